@@ -1,0 +1,250 @@
+"""What can be said about a profile without trusting whoever found it."""
+
+import equinox as eqx
+import jax
+import jax.flatten_util as flatten_util
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
+
+from ._choice_set import AbstractConvexSet
+from ._deviation import GRID, find_deviations, own_problem
+from ._equilibrium import Certificate, Equilibrium, Status
+from ._game import AbstractGame
+from ._play import Outcome, make_offers, play, project, pseudogradient, split
+from ._policy import AbstractPolicy
+from ._response import AbstractResponse, Argmax
+
+
+@eqx.filter_jit
+def stationarity(
+    game: AbstractGame,
+    response: AbstractResponse,
+    profile: AbstractPolicy,
+    *,
+    chunk: int | None = None,
+) -> Scalar:
+    """Sup norm of the natural residual `x - P(x + F(x))` of anticipating providers.
+
+    In units of the parameters; NaN if anything is not finite. Zero says that no provider gains by
+    a small move to first order, which is necessary for an equilibrium and no more: with softmax
+    or sigmoid parameters it also vanishes where these saturate.
+
+    **Source:** Facchinei, Pang (2003), Finite-Dimensional Variational Inequalities, 1.5.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgame import Concave, Constant, stationarity
+    >>> from diffgame.games import Cournot
+    >>> game = Cournot(cost=jnp.zeros(2))
+    >>> print(stationarity(game, Concave(), Constant(jnp.full(2, 0.25))).round(6))
+    0.25
+    """
+    field = pseudogradient(game, response, profile, chunk=chunk)
+    parameters, rest = split(profile)
+    moved = project(eqx.combine(jax.tree.map(jnp.add, parameters, field), rest))
+    change = jax.tree.map(jnp.subtract, split(moved)[0], parameters)
+    difference, _ = flatten_util.ravel_pytree(change)
+    gradient, _ = flatten_util.ravel_pytree(field)
+    finite = jnp.all(jnp.isfinite(difference)) & jnp.all(jnp.isfinite(gradient))
+    return jnp.where(finite, jnp.max(jnp.abs(difference)), jnp.nan)
+
+
+@eqx.filter_jit
+def second_order(
+    game: AbstractGame,
+    response: AbstractResponse,
+    profile: AbstractPolicy,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, " providers"]:
+    """Largest eigenvalue of each provider's own Hessian on its free directions; -inf if none.
+
+    Free are the directions along which the projection moves freely just beyond the point (the
+    range of its derivative at `x + F(x)`): at a stationary point of a polyhedral feasible set,
+    those of the face that strictly active bounds leave. Positive contradicts a local maximum;
+    negative for all proves strict local ones there. Payoff per squared parameter. One Hessian per
+    provider: for few parameters.
+
+    **Source:** Nocedal, Wright (2006), Numerical Optimization, 12.5.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgame import Concave, Constant, second_order
+    >>> from diffgame.games import Cournot
+    >>> print(second_order(Cournot(cost=jnp.zeros(2)), Concave(), Constant(jnp.full(2, 1 / 3))))
+    [-2. -2.]
+    """
+
+    def largest(provider):
+        flat, value, project_flat, _ = own_problem(game, response, profile, provider, chunk)
+        hessian = jax.hessian(value)(flat)
+        beyond = flat + jax.grad(value)(flat)
+        tangent = jax.jacfwd(project_flat)(beyond)
+        # An orthogonal projector, up to ties (1/2 for a bound that is just touched: free).
+        weights, directions = jnp.linalg.eigh((tangent + tangent.T) / 2)
+        free = weights > 0.25
+        inner = directions.T @ ((hessian + hessian.T) / 2) @ directions
+        both = free[:, None] & free[None, :]
+        # Directions that are not free get an eigenvalue below all others.
+        floor = -(jnp.linalg.norm(hessian) + 1)
+        inner = jnp.where(both, inner, floor * jnp.eye(flat.size, dtype=flat.dtype))
+        top = jnp.max(jnp.linalg.eigvalsh(inner))
+        top = jnp.where(jnp.any(free), top, -jnp.inf)
+        finite = jnp.all(jnp.isfinite(hessian)) & jnp.all(jnp.isfinite(tangent))
+        return jnp.where(finite, top, jnp.nan)
+
+    count = jax.tree.leaves(split(profile)[0])[0].shape[0]
+    return jax.lax.map(largest, jnp.arange(count))
+
+
+@eqx.filter_jit
+def user_gap(
+    game: AbstractGame,
+    response: AbstractResponse,
+    profile: AbstractPolicy,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, " users"]:
+    """How much utility the response leaves on the table, per user, in units of utility.
+
+    On a convex set: the Frank-Wolfe gap `max_z grad u(y) . (z - y)`, an upper bound on the loss if
+    utility is concave, and the loss itself if it is linear. On a finite set: the exact value of
+    the best decisions, by backward induction, minus the value attained. For `Logit` this is the
+    price of quantal choice, part of the model, and not an error.
+
+    **Source:** Jaggi (2013), Revisiting Frank-Wolfe.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgame import Constant, Logit, user_gap
+    >>> from diffgame.games import LogitBertrand
+    >>> game = LogitBertrand(cost=jnp.zeros(2), quality=jnp.zeros(2), users=jnp.ones(1))
+    >>> print(user_gap(game, Logit(1.0), Constant(jnp.ones(2))).round(6))
+    [0.423883]
+    """
+
+    def gap(user):
+        offers = make_offers(game, profile, user)
+        choice = response(game, offers, user)
+
+        def utility(choice):
+            return game.user_utility(choice, offers, user)
+
+        if isinstance(game.choice_set, AbstractConvexSet):
+            gradient = jax.grad(utility)(choice)
+            return game.choice_set.support(gradient) - jnp.sum(gradient * choice)
+        return utility(Argmax()(game, offers, user)) - utility(choice)
+
+    return jax.lax.map(gap, game.users, batch_size=chunk) if chunk else jax.vmap(gap)(game.users)
+
+
+class Welfare(eqx.Module):
+    """Utilitarian totals: `users`, utilities weighted by mass; `providers`, payoffs added up."""
+
+    users: Scalar
+    providers: Scalar
+
+
+def welfare(outcome: Outcome, mass: Float[Array, " users"]) -> Welfare:
+    """The users' mass-weighted total utility and the providers' total payoff.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgame import Concave, Constant, play, welfare
+    >>> from diffgame.games import Cournot
+    >>> game = Cournot(cost=jnp.zeros(2))
+    >>> total = welfare(play(game, Concave(), Constant(jnp.full(2, 0.25))), game.mass)
+    >>> print(total.users, total.providers)
+    0.125 0.25
+    """
+    return Welfare(jnp.sum(mass * outcome.utilities), jnp.sum(outcome.payoffs))
+
+
+def _all_within(values: PyTree, lowest: Scalar | float, highest: Scalar | float) -> Bool[Array, ""]:
+    flat, _ = flatten_util.ravel_pytree(values)
+    return jnp.all(jnp.isfinite(flat) & (lowest <= flat) & (flat <= highest))
+
+
+@eqx.filter_jit
+def _certify(game, response, equilibrium, key, tolerance, starts, steps, chunk):
+    profile = equilibrium.profile
+    residual = stationarity(game, response, profile, chunk=chunk)
+    deviations = find_deviations(
+        game, response, profile, key=key, starts=starts, steps=steps, chunk=chunk
+    )
+    curvature = second_order(game, response, profile, chunk=chunk)
+    gap = user_gap(game, response, profile, chunk=chunk)
+    outcome = play(game, response, profile, chunk=chunk)
+
+    numbers = split(profile)[0], residual, outcome.payoffs, outcome.utilities, gap
+    finite = _all_within(numbers, -jnp.inf, jnp.inf)
+    finite &= ~jnp.any(jnp.isnan(deviations.gains)) & ~jnp.any(jnp.isnan(curvature))
+    stationary = _all_within(residual, 0.0, tolerance)
+    maximal = _all_within(deviations.gains, 0.0, tolerance) & jnp.all(curvature <= tolerance)
+    exact = _all_within(gap, -tolerance, tolerance if response.maximises else jnp.inf)
+
+    before = equilibrium.status
+    failed = (before == Status.max_steps) | (before == Status.diverged)
+    failed |= before == Status.nonfinite
+    unfinished = Status.where(failed, before, Status.not_stationary)
+    status = Status.where(maximal, Status.certified, Status.improvable)
+    status = Status.where(stationary, status, unfinished)
+    status = Status.where(exact, status, Status.response_inexact)
+    status = Status.where(finite, status, Status.nonfinite)
+    certificate = residual, deviations.gains, deviations.policies, curvature, gap
+    return outcome, status, certificate
+
+
+def certify(
+    game: AbstractGame,
+    response: AbstractResponse,
+    equilibrium: Equilibrium,
+    *,
+    key: Key[Array, ""],
+    tolerance: float = 1e-6,
+    starts: int = 16,
+    steps: int = 100,
+    chunk: int | None = None,
+) -> Equilibrium:
+    """Examine an equilibrium's profile anew and return it with a `Certificate` and a status.
+
+    `certified` needs all of: the natural residual of anticipating providers, every provider's gain
+    from the best deviation found, its largest own curvature on free directions, and every user's
+    gap (not for `Logit`, whose noise is the model) finite and at most `tolerance`, absolutely, in
+    units of parameters, payoff, payoff per squared parameter, and utility. Nothing of the solver
+    is used. Gains are searched, not bounded: the certificate's `scope` says how.
+
+    Else the status names what failed first: `nonfinite`, `response_inexact`, `not_stationary` (or
+    the failure that the solver reported), `improvable`.
+
+    **Errors:** ValueError for settings out of range, and from `Argmax`, which has no derivative.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from diffgame import Concave, Constant, Newton, Status, certify, solve
+    >>> from diffgame.games import Cournot
+    >>> game, start = Cournot(cost=jnp.zeros(2)), Constant(jnp.zeros(2))
+    >>> found = solve(game, Concave(), Newton(), start)
+    >>> found = certify(game, Concave(), found, key=jax.random.key(0))
+    >>> print(found.status == Status.certified)
+    True
+    """
+    if not tolerance > 0:
+        raise ValueError(f"certify: tolerance is {tolerance}; give a positive number.")
+    if starts < 0 or steps < 1:
+        raise ValueError(
+            f"certify: starts is {starts}, steps is {steps}; give starts >= 0 and steps >= 1."
+        )
+    # As arrays, so that another tolerance or number of steps does not compile anew.
+    limits = jnp.asarray(tolerance), starts, jnp.asarray(steps)
+    outcome, status, findings = _certify(game, response, equilibrium, key, *limits, chunk)
+    scope = (
+        f"searched: projected ascent of {steps} steps from the profile and {starts} random starts "
+        f"per provider (one parameter in a finite interval: also {GRID} equally spaced values); "
+        "second order: local, on free directions; user gap: exact for linear utility, a bound for "
+        "concave utility"
+    )
+    return Equilibrium(
+        equilibrium.profile,
+        outcome,
+        equilibrium.residual,
+        status,
+        equilibrium.steps,
+        equilibrium.solver,
+        Certificate(*findings, tolerance=tolerance, scope=scope),
+    )

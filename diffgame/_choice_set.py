@@ -1,0 +1,146 @@
+"""What a user may choose from."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+
+class AbstractChoiceSet(eqx.Module):
+    """A set of choices of one user."""
+
+    @abc.abstractmethod
+    def centre(self) -> Float[Array, "..."]:
+        """A choice well inside the set; it fixes the shape of every choice."""
+
+
+class AbstractConvexSet(AbstractChoiceSet):
+    """A convex set with a cheap projection and a cheap linear maximum (for `Concave`)."""
+
+    @abc.abstractmethod
+    def project(self, choice: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The nearest point of the set, in the Euclidean norm."""
+
+    @abc.abstractmethod
+    def support(self, gradient: Float[Array, "..."]) -> Float[Array, ""]:
+        """The largest inner product of `gradient` with a member of the set."""
+
+
+class AbstractFiniteSet(AbstractChoiceSet):
+    """Finitely many decisions in a row, with moves of nature in between (`Argmax`, `Logit`).
+
+    A choice is an array of shape `shape`, one number per leaf: the probability that her own
+    decisions lead there, given that nature does. Utility must be linear in it.
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Number of moves at each level, first move first."""
+
+    @property
+    @abc.abstractmethod
+    def decides(self) -> tuple[bool, ...]:
+        """For each level, whether the user moves there (else nature does)."""
+
+
+class Simplex(AbstractConvexSet, AbstractFiniteSet):
+    """Probability vectors over `size` options.
+
+    >>> from diffgame import Simplex
+    >>> import jax.numpy as jnp
+    >>> print(Simplex(2).project(jnp.array([2.0, 1.0])))
+    [1. 0.]
+    """
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.size < 1:
+            raise ValueError(f"Simplex: size is {self.size}; it must be at least 1.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def decides(self) -> tuple[bool, ...]:
+        return (True,)
+
+    def centre(self) -> Float[Array, " size"]:
+        return jnp.full(self.size, 1 / self.size)
+
+    def project(self, choice: Float[Array, " size"]) -> Float[Array, " size"]:
+        return optax.projections.projection_simplex(choice)
+
+    def support(self, gradient: Float[Array, " size"]) -> Float[Array, ""]:
+        return jnp.max(gradient)
+
+
+class Box(AbstractConvexSet):
+    """Vectors between `lower` and `upper`, both finite, coordinate by coordinate.
+
+    >>> from diffgame import Box
+    >>> import jax.numpy as jnp
+    >>> print(Box(jnp.zeros(2), jnp.ones(2)).project(jnp.array([2.0, 0.5])))
+    [1.  0.5]
+    """
+
+    lower: Float[Array, " coordinates"]
+    upper: Float[Array, " coordinates"]
+
+    def __check_init__(self):
+        if self.lower.shape != self.upper.shape:
+            raise ValueError(
+                f"Box: lower has shape {self.lower.shape}, upper {self.upper.shape}; "
+                "give both the same shape."
+            )
+
+    def centre(self) -> Float[Array, " coordinates"]:
+        return (self.lower + self.upper) / 2
+
+    def project(self, choice: Float[Array, " coordinates"]) -> Float[Array, " coordinates"]:
+        return jnp.clip(choice, self.lower, self.upper)
+
+    def support(self, gradient: Float[Array, " coordinates"]) -> Float[Array, ""]:
+        return jnp.sum(jnp.maximum(gradient * self.lower, gradient * self.upper))
+
+
+class DecisionTree(AbstractFiniteSet):
+    """A tree of uniform depth: at each level either the user or nature moves.
+
+    `moves` holds one pair `("user" | "nature", number of moves)` per level. The game's `chance`
+    says how likely nature is to lead to each leaf.
+
+    >>> from diffgame import DecisionTree
+    >>> # choose one of 2 providers, see one of 3 messages, take one of 4 actions
+    >>> DecisionTree((("user", 2), ("nature", 3), ("user", 4))).shape
+    (2, 3, 4)
+    """
+
+    moves: tuple[tuple[str, int], ...] = eqx.field(static=True)
+
+    def __check_init__(self):
+        for level, (who, size) in enumerate(self.moves):
+            if who not in ("user", "nature") or size < 1:
+                raise ValueError(
+                    f"DecisionTree: moves[{level}] is {(who, size)!r}; give ('user' or 'nature', "
+                    "a number of moves of at least 1)."
+                )
+        if not any(self.decides):
+            raise ValueError("DecisionTree: the user never moves; give her at least one level.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(size for _, size in self.moves)
+
+    @property
+    def decides(self) -> tuple[bool, ...]:
+        return tuple(who == "user" for who, _ in self.moves)
+
+    def centre(self) -> Float[Array, "..."]:
+        own = math.prod(size for who, size in self.moves if who == "user")
+        return jnp.full(self.shape, 1 / own)

@@ -1,0 +1,94 @@
+"""Linear programs of the kind that recommendations make, and the check of an optimum."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Scalar
+
+
+class LinearProgram(eqx.Module):
+    """Minimise a linear cost over blocks of nonnegative numbers that few rows tie together.
+
+        minimise    sum cost * x + sum slack_cost * z
+        subject to  within[block] @ x[block] >= 0       for every block
+                    sum coupling * x + slack_coupling @ z = target
+                    x >= 0, z >= 0
+
+    A block is one recommendation (an action, or a profile of actions), its coordinates are the
+    states; the rows `within` are its obedience constraints. A row of zeros is no constraint.
+    Programs without blocks are ordinary ones in standard form in z alone.
+    """
+
+    cost: Float[Array, "blocks states"]
+    slack_cost: Float[Array, " slacks"]
+    within: Float[Array, "blocks inequalities states"]
+    coupling: Float[Array, "rows blocks states"]
+    slack_coupling: Float[Array, "rows slacks"]
+    target: Float[Array, " rows"]
+
+
+class Primal(eqx.Module):
+    """A point of a program."""
+
+    x: Float[Array, "blocks states"]
+    z: Float[Array, " slacks"]
+
+
+class Dual(eqx.Module):
+    """Multipliers: of the rows `within` (nonnegative when feasible) and of the coupling rows."""
+
+    within: Float[Array, "blocks inequalities"]
+    rows: Float[Array, " rows"]
+
+
+class Optimality(eqx.Module):
+    """What a primal and a dual point prove together, in the units of the program.
+
+    - `value`: cost of the primal point; `bound`: value of the dual point.
+    - `primal_violation`, `dual_violation`: largest violation of any constraint.
+    - `tolerance`: what was asked. `certified`: violations and |value - bound| are finite and at
+        most the tolerance; those of the dual relative to 1 + |largest cost|, the gap relative to
+        that plus |value|.
+    """
+
+    value: Scalar
+    bound: Scalar
+    primal_violation: Scalar
+    dual_violation: Scalar
+    certified: Bool[Array, ""]
+
+
+def check_optimum(
+    program: LinearProgram, primal: Primal, dual: Dual, tolerance: float = 1e-9
+) -> Optimality:
+    """Check from a primal and a dual point alone that both are optimal (weak duality).
+
+    It shares nothing with any solver: a dual feasible point bounds the value of every feasible
+    point, so equal values prove both optimal.
+    """
+    value = jnp.sum(program.cost * primal.x) + jnp.sum(program.slack_cost * primal.z)
+    bound = jnp.sum(program.target * dual.rows)
+    inequality = jnp.einsum("bis,bs->bi", program.within, primal.x)
+    balance = (
+        jnp.einsum("rbs,bs->r", program.coupling, primal.x)
+        + program.slack_coupling @ primal.z
+        - program.target
+    )
+    reduced = (
+        program.cost
+        - jnp.einsum("bis,bi->bs", program.within, dual.within)
+        - jnp.einsum("rbs,r->bs", program.coupling, dual.rows)
+    )
+    reduced_slack = program.slack_cost - dual.rows @ program.slack_coupling
+
+    def violation(*parts):
+        return jnp.max(jnp.concatenate([jnp.zeros(1), *(-part.ravel() for part in parts)]))
+
+    primal_violation = violation(primal.x, primal.z, inequality, balance, -balance)
+    dual_violation = violation(reduced, reduced_slack, dual.within)
+    costs = program.cost if program.cost.size else program.slack_cost
+    scale = 1 + jnp.max(jnp.abs(costs), initial=0.0)
+    gap = jnp.abs(value - bound) / (scale + jnp.abs(value))
+    errors = jnp.stack([primal_violation, dual_violation / scale, gap])
+    certified = jnp.all(jnp.isfinite(errors) & (errors >= 0) & (errors <= tolerance))
+    finite = jnp.isfinite(value) & jnp.isfinite(bound)
+    return Optimality(value, bound, primal_violation, dual_violation, certified & finite)

@@ -1,0 +1,40 @@
+"""Markets for advice: the model, exact certificates, the search for equilibria, files."""
+
+from ._alignment import (
+    Alignment as Alignment,
+    StrongAlignment as StrongAlignment,
+    alignment_distances as alignment_distances,
+    strong_alignment_distances as strong_alignment_distances,
+)
+from ._best_response import (
+    BestResponse as BestResponse,
+    persuade as persuade,
+)
+from ._checks import MarketFileError as MarketFileError
+from ._equilibrium_values import (
+    EquilibriumValues as EquilibriumValues,
+    equilibrium_values as equilibrium_values,
+)
+from ._file import (
+    MarketFile as MarketFile,
+    read_market as read_market,
+    write_market as write_market,
+)
+from ._market import (
+    Market as Market,
+    MarketUser as MarketUser,
+    babbling as babbling,
+    full_revelation as full_revelation,
+    random_profile as random_profile,
+)
+from ._value import (
+    full_information as full_information,
+    outcome as outcome,
+    uninformed as uninformed,
+    user_value as user_value,
+)
+from ._worst_case import (
+    WorstCase as WorstCase,
+    WorstCases as WorstCases,
+    worst_case_losses as worst_case_losses,
+)

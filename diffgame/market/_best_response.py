@@ -1,0 +1,270 @@
+"""Exact best responses of a provider to a segment, and the exploitability of what is posted."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Scalar
+
+from .._interior_point import solve_linear_program
+from .._linear_program import LinearProgram, check_optimum
+from ._segment import MARGIN, Segment, make_segment, unit_utility
+
+# Price of missing a constraint by one unit, where payoffs range over one unit.
+SHORTFALL_PRICE = 1e4
+_TIE = 1e-9
+
+
+class Meeting(eqx.Module):
+    """Who goes where when providers post `signal` [providers, profiles, states].
+
+    - `values` [providers, users]: what each signal is worth to each user.
+    - `chosen` [users]: her provider; ties within 1e-9 keep the incumbent, else the lowest index.
+    - `payoffs` [providers, users]: what each user's action is worth to each provider.
+    """
+
+    signal: Float[Array, "providers profiles states"]
+    values: Float[Array, "providers users"]
+    chosen: Int[Array, " users"]
+    payoffs: Float[Array, "providers users"]
+
+
+def _choose(values: Float[Array, "providers users"], incumbent: Int[Array, " users"]):
+    tied = values >= jnp.max(values, axis=0, keepdims=True) - _TIE
+    stays = jnp.take_along_axis(tied, incumbent[None], axis=0)[0]
+    return jnp.where(stays, incumbent, jnp.argmax(tied, axis=0))
+
+
+def meet(
+    segment: Segment,
+    signal: Float[Array, "providers profiles states"],
+    incumbent: Int[Array, " users"],
+) -> Meeting:
+    """Let users choose among the posted signals and follow the recommendations."""
+    values = jnp.einsum("jps,kps->kj", segment.user_values(), signal)
+    chosen = _choose(values, incumbent)
+    payoffs = jnp.einsum("ijps,jps->ij", segment.provider_values(), signal[chosen])
+    return Meeting(signal, values, chosen, payoffs)
+
+
+class Outside(eqx.Module):
+    """What a deviating provider is up against, per user.
+
+    - `value`: her best value elsewhere, -1 (below everything) without another provider.
+    - `payoff`: what her action is then worth to the deviator. `held`: the deviator has her now.
+    - `exists`: whether there is another provider at all.
+    """
+
+    value: Float[Array, " users"]
+    payoff: Float[Array, " users"]
+    held: Bool[Array, " users"]
+    exists: Bool[Array, ""]
+
+
+def outside_options(segment: Segment, meeting: Meeting, provider: Int[Array, ""]) -> Outside:
+    """What the users have without `provider`."""
+    count = meeting.values.shape[0]
+    others = jnp.arange(count) != provider
+    values = jnp.where(others[:, None], meeting.values, -1.0)
+    fallback = _choose(values, meeting.chosen)
+    payoff = jnp.einsum("jps,jps->j", segment.provider_values()[provider], meeting.signal[fallback])
+    held = meeting.chosen == provider
+    return Outside(jnp.max(values, axis=0), payoff, held, jnp.array(count > 1))
+
+
+class BestResponse(eqx.Module):
+    """The most a provider can get from a segment, between `lower` and `upper`.
+
+    `lower` is reached by `signal` [profiles, states] up to the capture margin, with ties in the
+    provider's favour; `upper` is proved by the dual programs (infinite if one is not certified).
+    """
+
+    lower: Scalar
+    upper: Scalar
+    signal: Float[Array, "profiles states"]
+    captured: Bool[Array, " users"]
+
+
+def obedience(segment: Segment) -> Float[Array, "profiles rows states"]:
+    """Rows that make every user's recommended action optimal; zero for unplayable profiles."""
+    users, actions, states = segment.utility.shape
+    picked = segment.utility[jnp.arange(users), segment.profiles]
+    rows = picked[:, :, None] - segment.utility[None]
+    weighted = jnp.einsum("pjas,s,p->pjas", rows, segment.prior, segment.playable * 1.0)
+    # The row of an action against itself says nothing: keep the others, in order.
+    others = jnp.arange(actions - 1)[None, None, :]
+    others = others + (others >= segment.profiles[:, :, None])
+    kept = jnp.take_along_axis(weighted, others[..., None], axis=2)
+    return kept.reshape(len(segment.profiles), users * (actions - 1), states)
+
+
+def signal_rows(segment: Segment) -> Float[Array, "states profiles states"]:
+    """Rows saying that in each state the probabilities of the recommendations sum to one."""
+    return jnp.einsum("rs,p->rps", jnp.eye(len(segment.prior)), segment.playable * 1.0)
+
+
+def _capture_program(
+    segment: Segment,
+    payoff: Float[Array, "users profiles states"],
+    outside: Outside,
+    captured: Bool[Array, " users"],
+    margin: Float[Array, " users"],
+    slackest: Bool[Array, ""],
+) -> LinearProgram:
+    """The deviation that holds exactly the users `captured`, or the largest margin of doing so.
+
+    Slack columns: surplus of each value row, its shortfall at a price, and the margin, which
+    counts for captured users whom the deviator does not hold yet.
+    """
+    users, states = len(captured), len(segment.prior)
+    sign = jnp.where(captured, 1.0, -1.0)
+    value = jnp.einsum("j,jps,p->jps", sign, segment.user_values(), segment.playable * 1.0)
+    gain = jnp.einsum("j,jps->ps", captured * 1.0, payoff)
+    cost = jnp.where(segment.playable[:, None], jnp.where(slackest, 0.0, -gain), 1.0)
+    fresh = jnp.where(captured & ~outside.held, 1.0, 0.0)
+    level = sign * outside.value + fresh * jnp.where(slackest, 0.0, margin)
+    surplus = -jnp.eye(users)
+    rise = jnp.where(slackest, -fresh, 0.0)[:, None]
+    return LinearProgram(
+        cost,
+        jnp.concatenate(
+            [
+                jnp.zeros(users),
+                jnp.full(users, SHORTFALL_PRICE),
+                jnp.where(slackest & jnp.any(fresh > 0), -1.0, 1.0)[None],
+            ]
+        ),
+        obedience(segment),
+        jnp.concatenate([signal_rows(segment), value]),
+        jnp.concatenate(
+            [jnp.zeros((states, 2 * users + 1)), jnp.concatenate([surplus, -surplus, rise], 1)]
+        ),
+        jnp.concatenate([jnp.ones(states), level]),
+    )
+
+
+def tidy_signal(
+    segment: Segment, x: Float[Array, "profiles states"]
+) -> Float[Array, "profiles states"]:
+    """A signal from a program's point: rounding errors removed, each state's column sums to 1."""
+    x = jnp.where(segment.playable[:, None], jnp.maximum(x, 0), 0)
+    total = jnp.sum(x, axis=0)
+    return x / jnp.where(total > 0, total, 1)[None]
+
+
+def capture_sets(users: int) -> Bool[np.ndarray, "sets users"]:
+    """All nonempty sets of users."""
+    return np.array(list(itertools.product([False, True], repeat=users))[1:])
+
+
+def best_response(
+    segment: Segment, provider: Int[Array, ""], outside: Outside, margin: float = 0.0
+) -> BestResponse:
+    """The exact best response of one provider, by one linear program per set of users to hold.
+
+    A set counts if it can be held strictly (margin above 1e-9 of each user's range, except for
+    users the provider already holds); the others stay with their outside option at a tie. The
+    best response then gives each newly captured user `margin` more than her outside value, or
+    half of the most that is possible.
+
+    **Source:** Kamenica, Gentzkow (2011), Bayesian Persuasion; Bergemann, Morris (2016).
+    """
+    users = segment.utility.shape[0]
+    sets = jnp.asarray(capture_sets(users))
+    payoff = segment.provider_values()[provider]
+    zero = jnp.zeros(users)
+
+    def solve(captured, margin, slackest):
+        program = _capture_program(segment, payoff, outside, captured, margin, slackest)
+        primal, dual, _ = solve_linear_program(program)
+        return primal, check_optimum(program, primal, dual, 1e-8)
+
+    if users == 1:
+        # One user: everything up to full information can be given to her.
+        full = jnp.max(segment.utility[0], axis=0) @ segment.prior
+        most = full - outside.value
+        possible = jnp.ones(1, bool)
+    else:
+        slackest, _ = jax.vmap(lambda captured: solve(captured, zero, jnp.array(True)))(sets)
+        most = slackest.z[:, -1]
+        possible = jnp.sum(slackest.z[:, users:-1], axis=1) <= MARGIN
+    settled = jnp.all(~sets | outside.held[None], axis=1)
+    possible = possible & (settled | (most > MARGIN))
+    margins = jnp.minimum(margin, jnp.maximum(most, 0) / 2)
+    primal, optimum = jax.vmap(
+        lambda captured, margin: solve(captured, jnp.full(users, margin), jnp.array(False))
+    )(sets, margins)
+    rest = jnp.sum(jnp.where(sets, 0, outside.payoff[None]), axis=1)
+    signals = jax.vmap(lambda x: tidy_signal(segment, x))(primal.x)
+    reached = rest + jnp.einsum("cj,jps,cps->c", sets * 1.0, payoff, signals)
+    proved = jnp.where(optimum.certified, rest - optimum.bound, jnp.inf)
+    # Holding nobody: open to a provider with competitors, who may post a worthless signal.
+    nobody = jnp.where(outside.exists, jnp.sum(outside.payoff), -jnp.inf)
+    reached = jnp.concatenate([nobody[None], jnp.where(possible, reached, -jnp.inf)])
+    proved = jnp.concatenate([nobody[None], jnp.where(possible, proved, -jnp.inf)])
+    best = jnp.argmax(reached)
+    return BestResponse(
+        reached[best],
+        jnp.max(proved),
+        jnp.concatenate([signals[:1], signals])[best],
+        jnp.concatenate([jnp.zeros((1, users), bool), sets])[best],
+    )
+
+
+class Exploitability(eqx.Module):
+    """Gain of each provider's best deviation in this segment, between `lower` and `upper`."""
+
+    lower: Float[Array, " providers"]
+    upper: Float[Array, " providers"]
+
+
+def exploitability(segment: Segment, meeting: Meeting) -> Exploitability:
+    """How much each provider gains by its best deviation (never below 0: it may stay)."""
+
+    def gain(provider):
+        outside = outside_options(segment, meeting, provider)
+        response = best_response(segment, provider, outside)
+        now = jnp.sum(meeting.payoffs[provider])
+        return jnp.maximum(response.lower - now, 0), jnp.maximum(response.upper - now, 0)
+
+    return Exploitability(*jax.vmap(gain)(jnp.arange(meeting.values.shape[0])))
+
+
+def persuade(
+    prior: Float[Array, " states"],
+    utility: Float[Array, "users actions states"],
+    objective: Float[Array, "users actions states"],
+    mass: Float[Array, " users"],
+) -> BestResponse:
+    """The best signal of a provider without competitors to users who all see it.
+
+    Arrays as in `Market`; values in units of the objective. For one user this is the persuasion
+    problem.
+
+    **Source:** Kamenica, Gentzkow (2011), Bayesian Persuasion.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgame.market import persuade
+    >>> judge, conviction = jnp.eye(2)[None], jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
+    >>> print(persuade(jnp.array([0.7, 0.3]), judge, conviction, jnp.ones(1)).lower.round(6))
+    0.6
+    """
+    users = len(mass)
+    unit, _ = unit_utility(utility)
+    weighted = objective * mass[:, None, None]
+    base = jnp.min(weighted, axis=(1, 2), keepdims=True)
+    size = jnp.max(weighted - base)
+    size = jnp.where(size > 0, size, 1)
+    segment = make_segment(prior, unit, ((weighted - base) / size)[None], jnp.ones(users))
+    nothing = jnp.zeros(users)
+    alone = Outside(nothing - 1, nothing, jnp.zeros(users, bool), jnp.array(False))
+    response = best_response(segment, jnp.array(0), alone)
+    base = jnp.sum(base)
+    return BestResponse(
+        base + size * response.lower,
+        base + size * response.upper,
+        response.signal,
+        response.captured,
+    )

@@ -1,0 +1,120 @@
+"""A segment: users that a provider cannot tell apart, and signals that recommend actions.
+
+Exact computation works with recommendations: a message names one action per user of the segment
+(an action profile), and users follow it when it is optimal for them. By the revelation principle
+this loses nothing for exact users. A market with observations is a sum of its segments: a
+personalized one of segments of one user, an anonymous one a single segment.
+"""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._interior_point import solve_linear_program
+from .._linear_program import LinearProgram
+
+# Margins below this share of a user's payoff range count as ties.
+MARGIN = 1e-9
+_SHORTFALL_PRICE = 1e6
+
+
+class Segment(eqx.Module):
+    """Users who all see the same signal, in the units of the market.
+
+    - `profiles` [profiles, users]: the action that each message recommends to each user.
+    - `playable` [profiles]: whether some posterior makes exactly these actions the users'
+        choices, ties to the lowest index (assumption G without its failures).
+    """
+
+    prior: Float[Array, " states"]
+    utility: Float[Array, "users actions states"]
+    objective: Float[Array, "providers users actions states"]
+    mass: Float[Array, " users"]
+    profiles: Int[Array, "profiles users"]
+    playable: Bool[Array, " profiles"]
+
+    def user_values(self) -> Float[Array, "users profiles states"]:
+        """Each user's expected utility from a recommendation, per conditional probability."""
+        users = jnp.arange(self.utility.shape[0])
+        return self.utility[users, self.profiles].swapaxes(0, 1) * self.prior[None, None, :]
+
+    def provider_values(self) -> Float[Array, "providers users profiles states"]:
+        """What each user's recommended action is worth, mass included, likewise."""
+        users = jnp.arange(self.utility.shape[0])
+        picked = self.objective[:, users, self.profiles].swapaxes(1, 2)
+        return jnp.einsum("kjps,j,s->kjps", picked, self.mass, self.prior)
+
+
+def action_profiles(users: int, actions: int) -> Int[np.ndarray, "profiles users"]:
+    """All profiles of actions, the last user's action changing fastest."""
+    return np.array(list(itertools.product(range(actions), repeat=users)))
+
+
+def profile_index(profile: Int[Array, "users *batch"], actions: int) -> Int[Array, "*batch"]:
+    """Where profiles stand in `action_profiles`."""
+    index = jnp.zeros(profile.shape[1:], int)
+    for action in profile:
+        index = index * actions + action
+    return index
+
+
+def unit_utility(utility: Float[Array, "*users actions states"]):
+    """Utilities from 0 to 1, user by user, and the length of each range (1 where it is 0)."""
+    low = jnp.min(utility, axis=(-2, -1), keepdims=True)
+    size = jnp.max(utility, axis=(-2, -1), keepdims=True) - low
+    size = jnp.where(size > 0, size, 1)
+    return (utility - low) / size, size[..., 0, 0]
+
+
+def playable_profiles(
+    prior: Float[Array, " states"],
+    utility: Float[Array, "users actions states"],
+    profiles: Int[Array, "profiles users"],
+) -> Bool[Array, " profiles"]:
+    """Which profiles the users play at some posterior, ties to the lowest action.
+
+    One linear program per profile: the largest margin over lower actions at a posterior where
+    every user's action is optimal; states of prior zero are left out.
+    """
+    utility, _ = unit_utility(utility)
+    users, actions, states = utility.shape
+    rows = users * actions
+    possible = prior > 0
+
+    def margin(profile):
+        chosen = utility[jnp.arange(users), profile]
+        lead = (chosen[:, None] - utility).reshape(rows, states)
+        lower = (jnp.arange(actions)[None, :] < profile[:, None]).ravel()
+        # lead @ posterior - margin * lower - slack + shortfall = 0; margin - 2 + spare = 0
+        coupling = jnp.concatenate([lead, jnp.ones((1, states)), jnp.zeros((1, states))])
+        strict = jnp.concatenate([-lower.astype(lead.dtype), jnp.zeros(1), jnp.ones(1)])
+        slack = jnp.concatenate([-jnp.eye(rows), jnp.zeros((2, rows))])
+        shortfall = -slack
+        spare = jnp.concatenate([jnp.zeros(rows + 1), jnp.ones(1)])
+        program = LinearProgram(
+            jnp.where(possible, 0.0, 1.0)[None],
+            jnp.concatenate([jnp.zeros(rows), jnp.full(rows, _SHORTFALL_PRICE), jnp.array([-1.0, 0.0])]),
+            jnp.zeros((1, 1, states)),
+            jnp.where(possible[None, None, :], coupling[:, None, :], 0),
+            jnp.concatenate([slack, shortfall, strict[:, None], spare[:, None]], axis=1),
+            # The margin is shifted by one so that it may come out negative.
+            jnp.concatenate([-lower.astype(lead.dtype), jnp.array([1.0, 2.0])]),
+        )
+        primal, _, _ = solve_linear_program(program)
+        return primal.z[-2] - 1, jnp.sum(primal.z[rows : 2 * rows])
+
+    margins, shortfalls = jax.vmap(margin)(profiles)
+    return (margins > MARGIN) & (shortfalls <= MARGIN)
+
+
+def make_segment(prior, utility, objective, mass, profiles=None) -> Segment:
+    """A segment of users with their playable profiles; arrays as in `Market`."""
+    if profiles is None:
+        profiles = action_profiles(utility.shape[0], utility.shape[1])
+    profiles = jnp.asarray(profiles)
+    playable = playable_profiles(prior, utility, profiles)
+    return Segment(prior, utility, objective, mass, profiles, playable)

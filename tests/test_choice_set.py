@@ -1,0 +1,85 @@
+"""Choice sets: projections are nearest points, supports are attained maxima, trees have a shape."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from diffgame import Box, DecisionTree, Simplex
+
+CONVEX = {
+    "simplex": Simplex(4),
+    "box": Box(jnp.array([-1.0, 0.0, 2.0, -3.0]), jnp.array([1.0, 0.0, 5.0, -1.0])),
+}
+each_set = pytest.mark.parametrize("name", CONVEX)
+vectors = st.lists(st.floats(-10, 10), min_size=4, max_size=4).map(np.array)
+
+PROJECT = {name: eqx.filter_jit(choices.project) for name, choices in CONVEX.items()}
+SUPPORT = {name: eqx.filter_jit(choices.support) for name, choices in CONVEX.items()}
+
+
+@each_set
+@given(point=vectors, other=vectors)
+def test_projection_is_the_nearest_point(name: str, point, other):
+    """The obtuse angle criterion: <x - Px, z - Px> <= 0 for every z of the set."""
+    nearest, member = PROJECT[name](point), PROJECT[name](other)
+    assert jnp.sum((point - nearest) * (member - nearest)) <= 1e-12 * 100
+    np.testing.assert_allclose(PROJECT[name](nearest), nearest, rtol=0, atol=1e-14)
+
+
+@given(point=vectors)
+def test_members_of_the_simplex_are_probabilities(point):
+    nearest = PROJECT["simplex"](point)
+    assert jnp.all(nearest >= 0)
+    np.testing.assert_allclose(jnp.sum(nearest), 1, rtol=1e-14)
+
+
+@each_set
+@given(gradient=vectors, other=vectors)
+def test_support_is_the_largest_inner_product(name: str, gradient, other):
+    support = SUPPORT[name](gradient)
+    member = PROJECT[name](other)
+    assert jnp.sum(gradient * member) <= support + 1e-12 * 100
+    attained = PROJECT[name](1e6 * gradient)
+    np.testing.assert_allclose(jnp.sum(gradient * attained), support, rtol=1e-7, atol=2e-5)
+
+
+@each_set
+def test_the_centre_is_a_member(name: str):
+    centre = CONVEX[name].centre()
+    np.testing.assert_allclose(PROJECT[name](centre), centre, atol=1e-15)
+
+
+def test_trees():
+    tree = DecisionTree((("user", 2), ("nature", 3), ("user", 4)))
+    assert tree.shape == (2, 3, 4)
+    assert tree.decides == (True, False, True)
+    # A centre is one plan: given nature's moves, her own probabilities sum to one.
+    np.testing.assert_allclose(jnp.sum(tree.centre(), axis=(0, 2)), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Simplex(0), "Simplex: size is 0; it must be at least 1"),
+        (lambda: DecisionTree((("users", 2),)), r"moves\[0\] is \('users', 2\)"),
+        (lambda: DecisionTree((("user", 2), ("nature", 0))), r"moves\[1\] is \('nature', 0\)"),
+        (lambda: DecisionTree((("nature", 2),)), "the user never moves"),
+    ],
+    ids=["simplex", "who", "size", "spectator"],
+)
+def test_bad_sets_are_refused(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bounds_must_have_one_shape():
+    # The checked signatures of the tests would speak first.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=r"lower has shape \(2,\), upper \(3,\)"):
+            Box(jnp.zeros(2), jnp.ones(3))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
