@@ -21,7 +21,7 @@ def ascend(
     The step is Barzilai and Borwein's, backtracked until Armijo's rule holds, where a loss within
     rounding error of the value counts as none: so the point may become better than the values can
     show. Values that are not finite are never accepted. A local search: nothing is said about
-    other hills. `start` must be feasible.
+    other hills. `start` must be feasible, `steps` at least 1.
 
     **Source:** Birgin, Martinez, Raydan (2000), Nonmonotone spectral projected gradient methods on
     convex sets, algorithm SPG2 with memory 1; Hager, Zhang (2005) for the rounding allowance.
@@ -29,38 +29,45 @@ def ascend(
     value_and_gradient = jax.value_and_grad(value)
 
     def goes_on(carry):
-        _, _, _, _, moved, step = carry
+        *_, moved, step = carry
         return moved & (step < steps)
 
     def improve(carry):
-        point, best, gradient, length, _, step = carry
+        # The function is evaluated here only, once with its gradient and once without: whatever
+        # a program repeats it compiles again.
+        point, _, last_shift, last_gradient, length, _, step = carry
+        here, gradient = value_and_gradient(point)
+        bend = jnp.sum(last_shift * (last_gradient - gradient))
+        spectral = jnp.sum(last_shift * last_shift) / jnp.where(bend > 0, bend, 1)
+        # Where the function is not concave along the step, go further next time, not infinitely.
+        length = jnp.clip(jnp.where(bend > 0, spectral, 4 * length), _SHORTEST, _LONGEST)
         direction = project(point + length * gradient) - point
         slope = jnp.sum(gradient * direction)
-        allowance = 4 * jnp.finfo(point.dtype).eps * jnp.abs(best)
+        allowance = 4 * jnp.finfo(point.dtype).eps * jnp.abs(here)
 
         def rejected(trial):
             fraction, reached, halvings = trial
-            enough = reached >= best + 1e-4 * fraction * slope - allowance
-            return ~(enough & jnp.isfinite(reached)) & (halvings < _HALVINGS)
+            enough = reached >= here + 1e-4 * fraction * slope - allowance
+            return ~(enough & jnp.isfinite(reached)) & (halvings <= _HALVINGS)
 
         def halve(trial):
             fraction, _, halvings = trial
             fraction = fraction / 2
             return fraction, value(point + fraction * direction), halvings + 1
 
-        whole = jnp.ones((), point.dtype), value(point + direction), jnp.array(0)
-        fraction, _, halvings = jax.lax.while_loop(rejected, halve, whole)
-        accepted = halvings < _HALVINGS
+        # Twice the step and no value yet, so that the first halving tries the whole step.
+        untried = 2 * jnp.ones_like(here), jnp.full_like(here, -jnp.inf), jnp.array(0)
+        fraction, reached, halvings = jax.lax.while_loop(rejected, halve, untried)
+        accepted = halvings <= _HALVINGS
         shift = jnp.where(accepted, fraction * direction, 0)
-        reached, new_gradient = value_and_gradient(point + shift)
-        bend = jnp.sum(shift * (gradient - new_gradient))
-        spectral = jnp.sum(shift * shift) / jnp.where(bend > 0, bend, 1)
-        # Where the function is not concave along the step, go further next time, not infinitely.
-        length = jnp.clip(jnp.where(bend > 0, spectral, 4 * length), _SHORTEST, _LONGEST)
+        reached = jnp.where(accepted, reached, here)
         moved = accepted & jnp.any(shift != 0)
-        return point + shift, reached, new_gradient, length, moved, step + 1
+        return point + shift, reached, shift, gradient, length, moved, step + 1
 
-    carry = (start, *value_and_gradient(start), jnp.ones((), start.dtype), True, jnp.array(0))
-    carry = jax.tree.map(jnp.asarray, carry)
+    nothing = jnp.zeros_like(start)
+    # A quarter, so that the first step has length 1: without a last shift it is four times it.
+    quarter = jnp.full((), 0.25, start.dtype)
+    unknown = jnp.full((), -jnp.inf, start.dtype)
+    carry = start, unknown, nothing, nothing, quarter, jnp.array(True), jnp.array(0)
     point, best, *_ = jax.lax.while_loop(goes_on, improve, carry)
     return point, best

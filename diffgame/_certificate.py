@@ -162,8 +162,7 @@ def _all_within(values: PyTree, lowest: Scalar | float, highest: Scalar | float)
 
 
 @eqx.filter_jit
-def _certify(game, response, equilibrium, key, tolerance, starts, steps, chunk):
-    profile = equilibrium.profile
+def _certify(game, response, profile, before, key, tolerance, starts, steps, chunk):
     residual = stationarity(game, response, profile, chunk=chunk)
     deviations = find_deviations(
         game, response, profile, key=key, starts=starts, steps=steps, chunk=chunk
@@ -179,7 +178,6 @@ def _certify(game, response, equilibrium, key, tolerance, starts, steps, chunk):
     maximal = _all_within(deviations.gains, 0.0, tolerance) & jnp.all(curvature <= tolerance)
     exact = _all_within(gap, -tolerance, tolerance if response.maximises else jnp.inf)
 
-    before = equilibrium.status
     failed = (before == Status.max_steps) | (before == Status.diverged)
     failed |= before == Status.nonfinite
     unfinished = Status.where(failed, before, Status.not_stationary)
@@ -232,7 +230,8 @@ def certify(
         )
     # As arrays, so that another tolerance or number of steps does not compile anew.
     limits = jnp.asarray(tolerance), starts, jnp.asarray(steps)
-    outcome, status, findings = _certify(game, response, equilibrium, key, *limits, chunk)
+    profile, before = equilibrium.profile, equilibrium.status
+    outcome, status, findings = _certify(game, response, profile, before, key, *limits, chunk)
     scope = (
         f"searched: projected ascent of {steps} steps from the profile and {starts} random starts "
         f"per provider (one parameter in a finite interval: also {GRID} equally spaced values); "
@@ -240,7 +239,7 @@ def certify(
         "concave utility"
     )
     return Equilibrium(
-        equilibrium.profile,
+        profile,
         outcome,
         equilibrium.residual,
         status,

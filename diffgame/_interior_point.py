@@ -218,73 +218,73 @@ def _errors(scaled: _Scaled, point: _Iterate):
     return primal, dual, complementarity, worst
 
 
-def _start(scaled: _Scaled) -> _Iterate:
+# One turn of the loop is one of three things. They share a factorisation and two solves, so that
+# a program is compiled once and not three times.
+_START, _ADVANCE, _POLISH, _DONE = range(4)
+
+
+def _inside(primal, slack, multipliers) -> _Iterate:
     """Mehrotra's starting point: least squares, shifted into the interior."""
-    solve = _factorise(scaled, jnp.ones_like(scaled.cost()))
-    primal = scaled.backward(*solve(*scaled.target()))
-    within, rows = solve(*scaled.forward(scaled.cost()))
-    slack = scaled.cost() - scaled.backward(within, rows)
     primal = primal + jnp.maximum(0, -1.5 * jnp.min(primal)) + 1e-3
     slack = slack + jnp.maximum(0, -1.5 * jnp.min(slack)) + 1e-3
     product = jnp.dot(primal, slack)
-    primal, slack = (
-        primal + 0.5 * product / jnp.sum(slack),
-        slack + 0.5 * product / jnp.sum(primal),
-    )
-    return _Iterate(primal, slack, within, rows)
+    primal_shift, slack_shift = product / jnp.sum(slack), product / jnp.sum(primal)
+    return _Iterate(primal + 0.5 * primal_shift, slack + 0.5 * slack_shift, *multipliers)
 
 
-def _advance(scaled: _Scaled, point: _Iterate) -> _Iterate:
+def _turn(scaled: _Scaled, point: _Iterate, phase: Int[Array, ""]) -> _Iterate:
+    """Start from nothing, or advance by predictor and corrector, or polish.
+
+    Polishing takes the rounding errors of the last steps out of the primal point: these weigh
+    variables by primal / slack, over twenty orders of magnitude; weights of the square of the
+    primal alone restore the rows to machine precision.
+    """
+    starting, polishing = phase == _START, phase == _POLISH
+    primal, slack = point.primal, point.slack
+    weight = jnp.where(starting, 1, jnp.where(polishing, primal**2, primal / slack))
     (within, rows), dual, complementarity, _ = _errors(scaled, point)
-    weight = point.primal / point.slack
     solve = _factorise(scaled, weight)
-    mean = complementarity / point.primal.size
 
-    def direction(product):
-        """The Newton step towards primal * slack = the current product + `product`."""
-        shift_within, shift_rows = scaled.forward(weight * dual - product / point.slack)
-        move_within, move_rows = solve(within + shift_within, rows + shift_rows)
-        move_slack = dual - scaled.backward(move_within, move_rows)
-        move_primal = (product - point.primal * move_slack) / point.slack
-        return move_primal, move_slack, move_within, move_rows
+    def respond(keep, shift):
+        shift_within, shift_rows = scaled.forward(shift)
+        multipliers = solve(keep * within + shift_within, keep * rows + shift_rows)
+        return multipliers, scaled.backward(*multipliers)
 
-    primal, slack, *_ = direction(-point.primal * point.slack)
-    primal_step, dual_step = _longest(point.primal, primal), _longest(point.slack, slack)
-    ahead = jnp.dot(point.primal + primal_step * primal, point.slack + dual_step * slack)
+    advancing = ~starting & ~polishing
+    _, first = respond(1.0, jnp.where(advancing, weight * dual + primal, 0))
+    slack_move = dual - first
+    primal_move = -primal - weight * slack_move
+    primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
+    ahead = jnp.dot(primal + primal_step * primal_move, slack + dual_step * slack_move)
     centring = (ahead / complementarity) ** 3
     # The second-order correction presumes full steps; weighing it by the steps that are possible
     # keeps badly centred iterates from stalling (Colombo, Gondzio 2008).
-    second = primal_step * dual_step * primal * slack
-    corrected = centring * mean - point.primal * point.slack - second
-    primal, slack, move_within, move_rows = direction(corrected)
-    primal_step, dual_step = _longest(point.primal, primal), _longest(point.slack, slack)
-    return _Iterate(
-        point.primal + primal_step * primal,
-        point.slack + dual_step * slack,
-        point.within + dual_step * move_within,
-        point.rows + dual_step * move_rows,
+    second = primal_step * dual_step * primal_move * slack_move
+    product = centring * complementarity / primal.size - primal * slack - second
+    shift = jnp.where(polishing, -weight * first, weight * dual - product / slack)
+    multipliers, last = respond(jnp.where(starting, 0.0, 1.0), jnp.where(starting, dual, shift))
+    slack_move = dual - last
+    primal_move = (product - primal * slack_move) / slack
+    primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
+    advanced = _Iterate(
+        primal + primal_step * primal_move,
+        slack + dual_step * slack_move,
+        point.within + dual_step * multipliers[0],
+        point.rows + dual_step * multipliers[1],
+    )
+    clean = jnp.maximum(primal + weight * (first + last), 0)
+    (clean_within, clean_rows), *_ = _errors(scaled, eqx.tree_at(lambda p: p.primal, point, clean))
+    better = _sum_abs(clean_within, clean_rows) < _sum_abs(within, rows)
+    polished = eqx.tree_at(lambda p: p.primal, point, jnp.where(better, clean, primal))
+    started = _inside(first, slack_move, multipliers)
+    return jax.tree.map(
+        lambda *leaves: jnp.where(starting, leaves[0], jnp.where(polishing, *leaves[1:])),
+        started, polished, advanced,
     )
 
 
-def _polish(scaled: _Scaled, point: _Iterate) -> _Iterate:
-    """Take the rounding errors of the last steps out of the primal point.
-
-    Late steps weigh variables by primal / slack, over twenty orders of magnitude; weighing them by
-    the square of the primal alone restores the rows to machine precision.
-    """
-    weight = point.primal**2
-    solve = _factorise(scaled, weight)
-    primal = point.primal
-    for _ in range(2):
-        within, rows = scaled.forward(primal)
-        within_target, rows_target = scaled.target()
-        primal = primal + weight * scaled.backward(*solve(within_target - within, rows_target - rows))
-    polished = eqx.tree_at(lambda point: point.primal, point, jnp.maximum(primal, 0))
-    (new_within, new_rows), *_ = _errors(scaled, polished)
-    (old_within, old_rows), *_ = _errors(scaled, point)
-    new = jnp.sum(jnp.abs(new_within)) + jnp.sum(jnp.abs(new_rows))
-    better = new < jnp.sum(jnp.abs(old_within)) + jnp.sum(jnp.abs(old_rows))
-    return jax.tree.map(lambda after, before: jnp.where(better, after, before), polished, point)
+def _sum_abs(*arrays):
+    return sum(jnp.sum(jnp.abs(array)) for array in arrays)
 
 
 def solve_linear_program(
@@ -300,22 +300,29 @@ def solve_linear_program(
     scaled = _scale(program)
 
     def goes_on(carry):
-        _, _, worst, rest, step = carry
-        # Once complementarity is gone, further steps only stir rounding errors.
-        return (worst > tolerance) & (rest > 1e-3 * tolerance) & (step < max_steps)
+        return carry[-1] < _DONE
 
-    def body(carry):
-        point, best, worst, _, step = carry
-        point = _advance(scaled, point)
+    def turn(carry):
+        point, best, worst, step, phase = carry
+        point = _turn(scaled, point, phase)
         *_, rest, error = _errors(scaled, point)
-        best = jax.tree.map(lambda new, old: jnp.where(error < worst, new, old), point, best)
-        return point, best, jnp.fmin(error, worst), rest, step + 1
+        polishing = phase == _POLISH
+        better = (error < worst) | polishing
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), point, best)
+        worst = jnp.fmin(error, worst)
+        step = step + (phase == _ADVANCE)
+        # Once complementarity is gone, further steps only stir rounding errors.
+        open_ = (worst > tolerance) & (rest > 1e-3 * tolerance) & (step < max_steps)
+        phase = jnp.where(polishing, _DONE, jnp.where(open_, _ADVANCE, _POLISH))
+        point = jax.tree.map(lambda new, old: jnp.where(phase == _POLISH, new, old), best, point)
+        return point, best, worst, step, phase
 
-    start = _start(scaled)
-    *_, rest, error = _errors(scaled, start)
-    carry = start, start, error, rest, jnp.array(0)
-    _, best, *_, steps = jax.lax.while_loop(goes_on, body, carry)
-    best = _polish(scaled, best)
+    nothing = jnp.zeros_like(scaled.cost())
+    blank = _Iterate(
+        nothing, nothing, jnp.zeros(program.within.shape[:2]), jnp.zeros(len(program.target))
+    )
+    carry = blank, blank, jnp.array(jnp.inf), jnp.array(0), jnp.array(_START)
+    _, best, _, steps, _ = jax.lax.while_loop(goes_on, turn, carry)
     x, _, z = scaled.unstack(best.primal)
     within = best.within * scaled.cost_size / scaled.within_size
     rows = best.rows * scaled.cost_size / scaled.row_size

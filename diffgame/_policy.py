@@ -94,9 +94,9 @@ class Constant(AbstractPolicy):
 class ProbabilityTable(AbstractPolicy):
     """One row of probabilities per observation and state: `probability[observation, state, :]`.
 
-    A profile has one more axis in front. The observation is an integer; the offer is the table [states, messages] for it. Projection
-    is row by row onto the simplex. Unlike a softmax, a row at a vertex is not stationary unless
-    the provider wants to stay there.
+    A profile has one more axis in front. The observation is an integer; the offer is the table
+    [states, messages] for it. Projection is row by row onto the simplex. Unlike a softmax, a row
+    at a vertex is not stationary unless the provider wants to stay there.
 
     >>> import jax.numpy as jnp
     >>> from diffgame import ProbabilityTable

@@ -184,24 +184,20 @@ def _maximise(args: PyTree, tolerance: float, max_steps: int) -> Float[Array, ".
     def improve(carry):
         choice, here, length, step = carry
         value, gradient, error = here
-        residual = natural_residual(choice, args)
+        residual = choice - project(choice + gradient)
         matrix = jax.jacfwd(natural_residual)(choice, args).reshape(choice.size, choice.size)
         move = jnp.linalg.solve(matrix, residual.ravel()).reshape(choice.shape)
-        newton = project(choice - move)
-        newton_measure = measure(newton)
-        ascent = project(choice + length * gradient)
-        ascent_measure = measure(ascent)
-        newton_works = newton_measure[2] <= 0.5 * error
-        armijo = value + 1e-4 * jnp.sum(gradient * (ascent - choice))
-        ascent_works = ascent_measure[0] >= armijo
-        stay = choice, here
+        newton, ascent = project(choice - move), project(choice + length * gradient)
+        candidates = jnp.stack([newton, ascent])
+        values, gradients, errors = jax.vmap(measure)(candidates)
+        newton_works = errors[0] <= 0.5 * error
+        ascent_works = values[1] >= value + 1e-4 * jnp.sum(gradient * (ascent - choice))
         taken = jax.tree.map(
-            lambda first, second, third: jnp.where(
-                newton_works, first, jnp.where(ascent_works, second, third)
+            lambda tried, stay: jnp.where(
+                newton_works, tried[0], jnp.where(ascent_works, tried[1], stay)
             ),
-            (newton, newton_measure),
-            (ascent, ascent_measure),
-            stay,
+            (candidates, (values, gradients, errors)),
+            (choice, here),
         )
         length = jnp.where(newton_works, length, length * jnp.where(ascent_works, 2.0, 0.5))
         return *taken, length, step + 1

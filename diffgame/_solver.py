@@ -207,16 +207,16 @@ class Newton(AbstractSolver):
             return point, jnp.isfinite(error) & (error <= (1 - 1e-4 * length) * size)
 
         def rejected(trial):
-            _, (_, works), halved = trial
-            return ~works & (halved < self.halvings)
+            _, (_, works), tried = trial
+            return ~works & (tried <= self.halvings)
 
         def halve(trial):
-            length, _, halved = trial
-            return length / 2, measure(length / 2), halved + 1
+            length, _, tried = trial
+            return length / 2, measure(length / 2), tried + 1
 
-        whole = jnp.ones((), flat.dtype)
-        trial = whole, measure(whole), jnp.array(0)
-        _, (newton, works), _ = jax.lax.while_loop(rejected, halve, trial)
+        # Twice the step, so that the first halving tries the whole one.
+        untried = 2 * jnp.ones((), flat.dtype), (flat, jnp.array(False)), jnp.array(0)
+        _, (newton, works), _ = jax.lax.while_loop(rejected, halve, untried)
         gradient = flatten_util.ravel_pytree(field)[0]
         ascent = project_flat(flat + self.learning_rate * gradient)
         return unravel(jnp.where(works, newton, ascent)), state

@@ -149,19 +149,21 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 def derivatives(function: Callable[[Array], Array]) -> Callable[[Array], tuple[Array, ...]]:
-    """Value, reverse Jacobian and second derivative (forward over reverse)."""
+    """Value, forward and reverse Jacobian, second derivative (forward over reverse).
+
+    The function is evaluated once: a second evaluation would compile all of it again.
+    """
 
     def all_of_them(x):
         def reverse(x):
-            # One evaluation for the value and all rows: a second one would compile all again.
             value, pull = jax.vjp(function, x)
             (jacobian,) = jax.vmap(pull)(jnp.eye(value.size))
-            return jacobian, (value, jacobian)
+            return (value, jacobian), (value, jacobian)
 
-        second, (value, jacobian) = jax.jacfwd(reverse, has_aux=True)(x)
-        return value, jacobian, second
+        (forward, second), (value, jacobian) = jax.jacfwd(reverse, has_aux=True)(x)
+        return value, forward, jacobian, second
 
-    return all_of_them
+    return jax.jit(all_of_them)
 
 
 def differences(function: Callable[[Array], tuple[Array, ...]], x: Array) -> tuple[Array, Array]:
@@ -170,7 +172,7 @@ def differences(function: Callable[[Array], tuple[Array, ...]], x: Array) -> tup
     firsts, seconds = [], []
     for direction in size * jnp.eye(x.size):
         points = [function(x + k * direction) for k in (-2, -1, 1, 2)]
-        for position, columns in ((0, firsts), (1, seconds)):
+        for position, columns in ((0, firsts), (2, seconds)):
             a, b, c, d = (point[position] for point in points)
             columns.append((a - 8 * b + 8 * c - d) / (12 * size))
     return jnp.stack(firsts, axis=-1), jnp.stack(seconds, axis=-1)
@@ -195,13 +197,13 @@ def choices(case: Case, response: Callable[[Array], dg.AbstractResponse], offers
 
 
 def check(implicit: Callable[[Array], Array], unrolled: Callable[[Array], Array], x: Array):
-    found = jax.jit(lambda x: (*derivatives(implicit)(x), jax.jacfwd(implicit)(x)))
-    value, reverse, second, forward = found(x)
+    found = derivatives(implicit)
+    value, forward, reverse, second = found(x)
     assert_close(forward, reverse, 1e-12)
     first_difference, second_difference = differences(found, x)
     assert_close(reverse, first_difference, AGAINST_DIFFERENCES)
     assert_close(second, second_difference, AGAINST_DIFFERENCES)
-    expected_value, expected_jacobian, expected_second = jax.jit(derivatives(unrolled))(x)
+    expected_value, _, expected_jacobian, expected_second = derivatives(unrolled)(x)
     np.testing.assert_allclose(value, expected_value, rtol=0, atol=1e-11)
     assert_close(reverse, expected_jacobian, AGAINST_UNROLLED)
     assert_close(second, expected_second, AGAINST_UNROLLED)

@@ -6,8 +6,19 @@ from ._alignment import (
     alignment_distances as alignment_distances,
     strong_alignment_distances as strong_alignment_distances,
 )
+from ._audit import (
+    AuditSettings as AuditSettings,
+    audit_market as audit_market,
+    market_of as market_of,
+)
 from ._best_response import (
     BestResponse as BestResponse,
+    Exploitability as Exploitability,
+    Meeting as Meeting,
+    best_response as best_response,
+    exploitability as exploitability,
+    meet as meet,
+    outside_options as outside_options,
     persuade as persuade,
 )
 from ._checks import MarketFileError as MarketFileError
@@ -26,6 +37,18 @@ from ._market import (
     babbling as babbling,
     full_revelation as full_revelation,
     random_profile as random_profile,
+)
+from ._report import print_report as print_report
+from ._search import (
+    MarketEquilibrium as MarketEquilibrium,
+    MarketStatus as MarketStatus,
+    SearchResult as SearchResult,
+    find_equilibria as find_equilibria,
+)
+from ._segment import (
+    Segment as Segment,
+    make_segment as make_segment,
+    playable_profiles as playable_profiles,
 )
 from ._value import (
     full_information as full_information,

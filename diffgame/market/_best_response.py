@@ -15,6 +15,8 @@ from ._segment import MARGIN, Segment, make_segment, unit_utility
 # Price of missing a constraint by one unit, where payoffs range over one unit.
 SHORTFALL_PRICE = 1e4
 _TIE = 1e-9
+# Payoffs nearer than this share of their range are equal.
+EQUAL = 1e-12
 
 
 class Meeting(eqx.Module):
@@ -31,7 +33,7 @@ class Meeting(eqx.Module):
     payoffs: Float[Array, "providers users"]
 
 
-def _choose(values: Float[Array, "providers users"], incumbent: Int[Array, " users"]):
+def choose_provider(values: Float[Array, "providers users"], incumbent: Int[Array, " users"]):
     tied = values >= jnp.max(values, axis=0, keepdims=True) - _TIE
     stays = jnp.take_along_axis(tied, incumbent[None], axis=0)[0]
     return jnp.where(stays, incumbent, jnp.argmax(tied, axis=0))
@@ -44,7 +46,7 @@ def meet(
 ) -> Meeting:
     """Let users choose among the posted signals and follow the recommendations."""
     values = jnp.einsum("jps,kps->kj", segment.user_values(), signal)
-    chosen = _choose(values, incumbent)
+    chosen = choose_provider(values, incumbent)
     payoffs = jnp.einsum("ijps,jps->ij", segment.provider_values(), signal[chosen])
     return Meeting(signal, values, chosen, payoffs)
 
@@ -68,7 +70,7 @@ def outside_options(segment: Segment, meeting: Meeting, provider: Int[Array, ""]
     count = meeting.values.shape[0]
     others = jnp.arange(count) != provider
     values = jnp.where(others[:, None], meeting.values, -1.0)
-    fallback = _choose(values, meeting.chosen)
+    fallback = choose_provider(values, meeting.chosen)
     payoff = jnp.einsum("jps,jps->j", segment.provider_values()[provider], meeting.signal[fallback])
     held = meeting.chosen == provider
     return Outside(jnp.max(values, axis=0), payoff, held, jnp.array(count > 1))
@@ -92,6 +94,9 @@ def obedience(segment: Segment) -> Float[Array, "profiles rows states"]:
     users, actions, states = segment.utility.shape
     picked = segment.utility[jnp.arange(users), segment.profiles]
     rows = picked[:, :, None] - segment.utility[None]
+    # Equal payoffs may differ by a rounding error once compiled; scaled up by the solver, that
+    # row would forbid a recommendation that nobody minds.
+    rows = jnp.where(jnp.abs(rows) > EQUAL, rows, 0)
     weighted = jnp.einsum("pjas,s,p->pjas", rows, segment.prior, segment.playable * 1.0)
     # The row of an action against itself says nothing: keep the others, in order.
     others = jnp.arange(actions - 1)[None, None, :]
@@ -165,37 +170,39 @@ def best_response(
     """The exact best response of one provider, by one linear program per set of users to hold.
 
     A set counts if it can be held strictly (margin above 1e-9 of each user's range, except for
-    users the provider already holds); the others stay with their outside option at a tie. The
-    best response then gives each newly captured user `margin` more than her outside value, or
-    half of the most that is possible.
+    users the provider already holds); the others stay with their outside option at a tie. With a
+    positive `margin`, newly captured users must get that much more than outside (or half of what
+    full information could add, if less): not the supremum then, but a response to post.
 
     **Source:** Kamenica, Gentzkow (2011), Bayesian Persuasion; Bergemann, Morris (2016).
     """
     users = segment.utility.shape[0]
     sets = jnp.asarray(capture_sets(users))
     payoff = segment.provider_values()[provider]
-    zero = jnp.zeros(users)
+    full = jnp.max(segment.utility, axis=1) @ segment.prior
+    room = jnp.maximum(full - outside.value, 0)
+    margins = jnp.minimum(margin, room / 2)
 
-    def solve(captured, margin, slackest):
-        program = _capture_program(segment, payoff, outside, captured, margin, slackest)
+    def solve(captured, slackest):
+        program = _capture_program(segment, payoff, outside, captured, margins, slackest)
         primal, dual, _ = solve_linear_program(program)
         return primal, check_optimum(program, primal, dual, 1e-8)
 
-    if users == 1:
-        # One user: everything up to full information can be given to her.
-        full = jnp.max(segment.utility[0], axis=0) @ segment.prior
-        most = full - outside.value
-        possible = jnp.ones(1, bool)
+    settled = ~sets | outside.held[None]
+    if users > 1 and margin == 0:
+        # The largest margin of each set decides whether it counts; asked in the same call.
+        count = len(sets)
+        asked = jax.vmap(solve)(jnp.concatenate([sets, sets]), jnp.arange(2 * count) < count)
+        slackest = jax.tree.map(lambda leaf: leaf[:count], asked[0])
+        primal, optimum = jax.tree.map(lambda leaf: leaf[count:], asked)
+        possible = jnp.all(settled, axis=1) | (slackest.z[:, -1] > MARGIN)
+        shortfall = slackest.z[:, users:-1]
     else:
-        slackest, _ = jax.vmap(lambda captured: solve(captured, zero, jnp.array(True)))(sets)
-        most = slackest.z[:, -1]
-        possible = jnp.sum(slackest.z[:, users:-1], axis=1) <= MARGIN
-    settled = jnp.all(~sets | outside.held[None], axis=1)
-    possible = possible & (settled | (most > MARGIN))
-    margins = jnp.minimum(margin, jnp.maximum(most, 0) / 2)
-    primal, optimum = jax.vmap(
-        lambda captured, margin: solve(captured, jnp.full(users, margin), jnp.array(False))
-    )(sets, margins)
+        # One user: everything up to full information can be given to her.
+        primal, optimum = jax.vmap(solve)(sets, jnp.zeros(len(sets), bool))
+        possible = jnp.all(settled | (room > MARGIN)[None], axis=1)
+        shortfall = primal.z[:, users:-1]
+    possible = possible & (jnp.sum(shortfall, axis=1) <= MARGIN)
     rest = jnp.sum(jnp.where(sets, 0, outside.payoff[None]), axis=1)
     signals = jax.vmap(lambda x: tidy_signal(segment, x))(primal.x)
     reached = rest + jnp.einsum("cj,jps,cps->c", sets * 1.0, payoff, signals)

@@ -1,19 +1,12 @@
 """From posted signals to certified ones: exact best-response dynamics and what ends them."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._best_response import (
-    Exploitability,
-    best_response,
-    exploitability,
-    meet,
-    outside_options,
-)
+from ._best_response import best_response, meet, outside_options
 from ._equilibrium_values import EquilibriumValues
-from ._segment import Segment, profile_index
+from ._segment import Segment
 
 _TIE = 1e-12
 
@@ -25,26 +18,8 @@ def recommend(
     expected = jnp.einsum("jas,s,sm->jma", segment.utility, segment.prior, signal)
     best = jnp.max(expected, axis=-1, keepdims=True)
     actions = jnp.argmax(expected >= best - _TIE, axis=-1)
-    index = profile_index(actions, segment.utility.shape[1])
-    return jnp.zeros((len(segment.profiles), len(segment.prior))).at[index].add(signal.T)
-
-
-class Play(eqx.Module):
-    """What providers post, who has each user, and how much anybody gains by deviating."""
-
-    signal: Float[Array, "providers profiles states"]
-    incumbent: Int[Array, " users"]
-    gain: Exploitability
-
-
-def assess(
-    segment: Segment,
-    signal: Float[Array, "providers profiles states"],
-    incumbent: Int[Array, " users"],
-) -> Play:
-    """Let users choose, and compute every provider's best deviation exactly."""
-    meeting = meet(segment, signal, incumbent)
-    return Play(signal, meeting.chosen, exploitability(segment, meeting))
+    meant = jnp.all(segment.profiles[:, None] == actions.T[None], axis=-1)
+    return jnp.einsum("pm,sm->ps", meant * 1.0, signal)
 
 
 def best_response_dynamics(
@@ -90,35 +65,31 @@ def best_response_dynamics(
 
 def settle_user(
     segment: Segment, signal: Float[Array, "providers actions states"], values: EquilibriumValues
-) -> Play:
-    """End the dynamics of a segment of one user exactly.
+) -> tuple[Float[Array, "providers actions states"], Int[Array, " users"]]:
+    """Best-response dynamics of a segment of one user, ended exactly.
 
     All providers post the outcome of the nearest equilibrium value at or above the one that the
     dynamics reached (`values` in the units of the segment).
     """
-    incumbent = jnp.zeros(1, int)
-    signal, incumbent = best_response_dynamics(segment, signal, incumbent)
+    signal, incumbent = best_response_dynamics(segment, signal, jnp.zeros(1, int))
     if len(signal) > 1:
         reached = jnp.max(meet(segment, signal, incumbent).values)
         _, post = values.at_or_above(reached - _TIE)
         signal = jnp.broadcast_to(post, signal.shape)
-    return assess(segment, signal, incumbent)
+    return signal, incumbent
 
 
-def settle_segment(segment: Segment, signal: Float[Array, "providers profiles states"]) -> Play:
-    """End the dynamics of a segment of several users as well as can be.
+def propose(
+    segment: Segment, signal: Float[Array, "providers profiles states"]
+) -> tuple[Float[Array, "proposals providers profiles states"], Int[Array, "proposals users"]]:
+    """What a segment of several users may come to rest at, most natural first.
 
-    The run, the profile before it, and every provider's signal of both posted by all are
-    assessed; the first that nobody leaves is kept, else the one that is left for the least.
+    The profile as it is, the end of the dynamics from it, and every provider's signal of both
+    posted by all: no theorem says which of them, if any, nobody leaves.
     """
-    users = segment.utility.shape[0]
-    incumbent = jnp.zeros(users, int)
-    before = meet(segment, signal, incumbent).chosen
+    nobody = jnp.zeros(segment.utility.shape[0], int)
+    before = meet(segment, signal, nobody).chosen
     after, chosen = best_response_dynamics(segment, signal, before)
     common = [jnp.broadcast_to(post, signal.shape) for post in (*signal, *after)]
     profiles = jnp.stack([signal, after, *common])
-    incumbents = jnp.stack([before, chosen, *[incumbent] * len(common)])
-    plays = jax.vmap(lambda post, who: assess(segment, post, who))(profiles, incumbents)
-    left = jnp.max(plays.gain.upper, axis=1)
-    best = jnp.argmin(jnp.maximum(left, 1e-9))
-    return jax.tree.map(lambda leaf: leaf[best], plays)
+    return profiles, jnp.stack([before, chosen, *[nobody] * len(common)])

@@ -54,14 +54,6 @@ def action_profiles(users: int, actions: int) -> Int[np.ndarray, "profiles users
     return np.array(list(itertools.product(range(actions), repeat=users)))
 
 
-def profile_index(profile: Int[Array, "users *batch"], actions: int) -> Int[Array, "*batch"]:
-    """Where profiles stand in `action_profiles`."""
-    index = jnp.zeros(profile.shape[1:], int)
-    for action in profile:
-        index = index * actions + action
-    return index
-
-
 def unit_utility(utility: Float[Array, "*users actions states"]):
     """Utilities from 0 to 1, user by user, and the length of each range (1 where it is 0)."""
     low = jnp.min(utility, axis=(-2, -1), keepdims=True)

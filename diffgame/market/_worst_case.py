@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Scalar
 
 from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram, Primal, check_optimum
-from ._best_response import SHORTFALL_PRICE, obedience
+from ._best_response import EQUAL, SHORTFALL_PRICE, obedience
 from ._market import Market
 from ._segment import make_segment, unit_utility
 from ._value import outcome
@@ -71,7 +71,9 @@ def _setting(market: Market, delta: float | Scalar) -> _Setting:
     best = jax.vmap(lambda own: outcome(jnp.ones(states), own, jnp.eye(states)))(utility)
     regret = jnp.max(utility, axis=1, keepdims=True) - utility
     full = jnp.einsum("jas,pjas->pjs", best, market.objective)
-    gain = (market.objective - full[:, :, None]) * market.mass[None, :, None, None]
+    gain = market.objective - full[:, :, None]
+    spread = jnp.max(jnp.abs(market.objective), axis=(1, 2, 3), keepdims=True)
+    gain = jnp.where(jnp.abs(gain) > EQUAL * spread, gain, 0) * market.mass[None, :, None, None]
     size = jnp.max(jnp.abs(gain), axis=(1, 2, 3))
     size = jnp.where(size > 0, size, 1)
     return _Setting(

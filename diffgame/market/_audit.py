@@ -1,0 +1,213 @@
+"""The whole audit of a market: what personalization does for its users, with certificates."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._alignment import alignment_distances, strong_alignment_distances
+from ._equilibrium_values import equilibrium_values
+from ._file import MarketFile
+from ._market import Market
+from ._search import MarketEquilibrium, MarketStatus, SearchResult, find_equilibria
+from ._value import full_information, uninformed
+from ._worst_case import worst_case_losses
+
+MODES = ("personalized", "anonymous")
+EVERYONE = "everyone"
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """How an audit searches: random starts, seed, modes, tolerance (share of payoff ranges)."""
+
+    starts: int = 64
+    seed: int = 0
+    modes: Sequence[str] = MODES
+    tolerance: float = 1e-6
+
+    def __post_init__(self):
+        if self.starts < 0:
+            raise ValueError(f"starts is {self.starts}; give a number of at least 0.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a number from 0 to 4294967295.")
+        if not 1e-9 <= self.tolerance <= 0.1:
+            raise ValueError(f"tolerance is {self.tolerance}; give a number from 1e-9 to 0.1.")
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"modes has {mode!r}; choose from {', '.join(MODES)}.")
+        if not self.modes or len(set(self.modes)) < len(self.modes):
+            raise ValueError("modes is empty or names one twice; name one or both, each once.")
+
+
+def market_of(file: MarketFile) -> Market:
+    """The personalized market of a file, in float64."""
+    return Market(file.prior, file.utility, file.objective, file.mass)
+
+
+@eqx.filter_jit
+def _user_facts(market: Market):
+    users = jax.vmap(
+        lambda utility, objective: (
+            full_information(market.prior, utility),
+            uninformed(market.prior, utility),
+            {
+                kind: found.distance
+                for kind, found in alignment_distances(utility, objective).items()
+            },
+        ),
+        in_axes=(0, 1),
+    )(market.utility, market.objective)
+    strong = strong_alignment_distances(market.utility, market.objective, market.mass)
+    return users, strong
+
+
+_worst_cases = eqx.filter_jit(worst_case_losses)
+
+
+# The lowest value may jump with the gain that counts as none: shares of each provider's range.
+DELTAS = (0.0, 1e-9, 1e-6)
+
+
+@eqx.filter_jit
+def _ranges(market: Market):
+    """Lowest and highest personalized equilibrium value, and completeness: [deltas, users]."""
+
+    def ends(utility, objective, delta):
+        values = equilibrium_values(market.prior, utility, objective, delta)
+        return values.worst()[0], values.best()[0], values.complete
+
+    by_user = jax.vmap(ends, in_axes=(0, 1, None))
+    by_delta = jax.vmap(by_user, in_axes=(None, None, 0))
+    return by_delta(market.utility, market.objective, jnp.array(DELTAS))
+
+
+def _named(names: Sequence[str], values: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _equilibrium(file: MarketFile, labels: Sequence[str], end: MarketEquilibrium) -> dict[str, Any]:
+    """One end point as the audit reports it: everything needed to check it again."""
+    providers = range(len(file.providers))
+    return {
+        "status": end.status.value,
+        "start": end.start,
+        "user_values": _named(file.users, end.user_values),
+        "provider_payoffs": _named(file.providers, end.provider_payoffs),
+        "exploitability": {"lower": float(end.lower.max()), "upper": float(end.upper.max())},
+        "policies": {
+            file.providers[i]: {
+                label: table.tolist() for label, table in zip(labels, end.tables[i], strict=True)
+            }
+            for i in providers
+        },
+        "choices": {
+            user: {
+                "provider": file.providers[end.chosen[j]],
+                "actions": [file.actions[a] for a in end.actions[j][end.chosen[j]]],
+            }
+            for j, user in enumerate(file.users)
+        },
+    }
+
+
+def _mode(
+    file: MarketFile, market: Market, labels: Sequence[str], settings: AuditSettings,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    progress("worst-case certificate")
+    worst = _worst_cases(market)
+    found: SearchResult = find_equilibria(
+        market, starts=settings.starts, seed=settings.seed, tolerance=settings.tolerance,
+        progress=progress,
+    )
+    babbling = found.babbling
+    silent = {MarketStatus.certified: True, MarketStatus.exploitable: False}
+    certified = [e for e in found.equilibria if e.status is MarketStatus.certified]
+    return {
+        "worst_case_loss": {
+            "total": float(worst.total.loss),
+            "per_user": _named(file.users, worst.per_user.loss),
+        },
+        "babbling_is_equilibrium": silent.get(babbling.status),
+        "babbling_gain": _named(file.providers, babbling.lower),
+        "best": _equilibrium(file, labels, found.best()),
+        "worst": _equilibrium(file, labels, found.worst()),
+        "certified": len(certified),
+        "searched": len(found.equilibria),
+    }
+
+
+def audit_market(
+    file: MarketFile,
+    settings: AuditSettings | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Audit a market: alignment, certificates, and the best and worst equilibria found.
+
+    **Returns** the structure that `diffgame audit --json` writes: numbers, names and lists only.
+    Per user: values of full and of no information, alignment distances. Per mode: the
+    worst-case loss over all equilibria, whether babbling is an equilibrium (None: unknown) and
+    what each provider gains from it, the best and worst equilibrium found with policies,
+    recommended actions and the bracket of exploitability, and, personalized, the exact range of
+    each user's equilibrium values.
+
+    **Errors:** ValueError for settings out of range, or without float64.
+
+    >>> import numpy as np
+    >>> from diffgame.market import AuditSettings, MarketFile, audit_market
+    >>> judge = MarketFile(
+    ...     name="court", states=("innocent", "guilty"), actions=("acquit", "convict"),
+    ...     users=("judge",), providers=("prosecutor",), segments=(None,), prior=[0.7, 0.3],
+    ...     utility=[np.eye(2)], objective=[[[[0, 0], [1, 1]]]], mass=[1],
+    ... )
+    >>> found = audit_market(judge, AuditSettings(starts=1, modes=("personalized",)))
+    >>> print(round(found["personalized"]["worst"]["provider_payoffs"]["prosecutor"], 6))
+    0.6
+    """
+    settings = AuditSettings() if settings is None else settings
+    market = market_of(file)
+    progress("alignment")
+    (full, none, distances), strong = _user_facts(market)
+    report: dict[str, Any] = {
+        "market": file.name,
+        "settings": dataclasses.asdict(settings) | {"modes": list(settings.modes)},
+        "users": {
+            user: {
+                "full_information": float(full[j]),
+                "uninformed": float(none[j]),
+                "alignment": {kind: float(distances[kind][j]) for kind in distances},
+            }
+            for j, user in enumerate(file.users)
+        },
+        "strong_alignment": {
+            offset: {
+                "distance": float(found.distance),
+                "weights": _named(file.providers, found.weights),
+                "scales": _named(file.users, found.scales),
+            }
+            for offset, found in strong.items()
+        },
+    }
+    if "personalized" in settings.modes:
+        mode = _mode(file, market, file.users, settings, lambda text: progress(f"personalized: {text}"))
+        low, high, complete = _ranges(market)
+        ranges = [
+            {user: [float(low[d, j]), float(high[d, j])] for j, user in enumerate(file.users)}
+            for d in range(len(DELTAS))
+        ]
+        mode["equilibrium_range"] = ranges[0]
+        mode["equilibrium_range_delta"] = {
+            f"{delta:g}": found for delta, found in zip(DELTAS[1:], ranges[1:], strict=True)
+        }
+        mode["equilibrium_range_certified"] = bool(np.all(complete[0]))
+        report["personalized"] = mode
+    if "anonymous" in settings.modes:
+        report["anonymous"] = _mode(
+            file, market.anonymous(), [EVERYONE], settings, lambda text: progress(f"anonymous: {text}")
+        )
+    return report

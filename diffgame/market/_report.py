@@ -1,0 +1,151 @@
+"""An audit as tables that a person can read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ._file import MarketFile
+
+_NEGLIGIBLE = 5e-7
+
+
+def _number(value: float) -> str:
+    text = f"{value:.4f}"
+    return "0.0000" if text == "-0.0000" else text
+
+
+def _gain(bracket: Mapping[str, float]) -> str:
+    lower, upper = bracket["lower"], bracket["upper"]
+    if upper - lower <= _NEGLIGIBLE:
+        return "nothing" if upper == 0 else f"at most {upper:.0e}"
+    return f"from {lower:.1g} to {upper:.1g}"
+
+
+def _distance(value: float) -> str:
+    return "0" if value <= 1e-9 else f"{value:.2g}"
+
+
+def _table(title: str, columns: list[str], left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right", overflow="fold")
+    return table
+
+
+def _users(file: MarketFile, report: Mapping[str, Any]) -> Table:
+    columns = ["user", "mass", "full information", "uninformed", "hull", "cone"]
+    table = _table("Users: values, and distance from the providers' objectives", columns)
+    for j, user in enumerate(file.users):
+        facts = report["users"][user]
+        alignment = facts["alignment"]
+        values = [file.mass[j], facts["full_information"], facts["uninformed"]]
+        values += [alignment["hull_state"], alignment["cone_state"]]
+        table.add_row(user, *map(_number, values))
+    return table
+
+
+def _mode_table(file: MarketFile, name: str, mode: Mapping[str, Any]) -> Table:
+    exact = "equilibrium_range" in mode
+    columns = ["user", "lose at most", "worst found", "best found"]
+    columns += ["exact range"] if exact else []
+    title = f"{name.capitalize()} policies: users' values in equilibrium"
+    table = _table(title, columns)
+    for user in file.users:
+        cells = [_number(mode["worst_case_loss"]["per_user"][user])]
+        cells += [_number(mode[end]["user_values"][user]) for end in ("worst", "best")]
+        if exact:
+            low, high = mode["equilibrium_range"][user]
+            cells.append(f"{_number(low)} to {_number(high)}")
+        table.add_row(user, *cells)
+    return table
+
+
+def _mode_lines(name: str, mode: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{end} found: {mode[end]['status']}, from {mode[end]['start']}; "
+        f"deviating gains {_gain(mode[end]['exploitability'])}"
+        for end in ("worst", "best")
+    ]
+    lines.append(f"{mode['certified']} of {mode['searched']} end points certified")
+    gains = ", ".join(f"{who} {_number(gain)}" for who, gain in mode["babbling_gain"].items())
+    verdict = {True: "an equilibrium", False: "no equilibrium", None: "not decided"}
+    lines.append(f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain of {gains}")
+    total = mode["worst_case_loss"]["total"]
+    everyone = ": all give full information" if total <= _NEGLIGIBLE else ""
+    lines.append(f"no {name} equilibrium loses users over {_number(total)} in total{everyone}")
+    return lines
+
+
+def _theorems(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    providers = len(file.providers)
+    if providers == 1:
+        lines.append("one provider: no competition, so no theorem promises users anything")
+    elif "personalized" in report:
+        worst = max(facts["alignment"]["cone_state"] for facts in report["users"].values())
+        lines.append(
+            f"weak alignment within {_distance(worst)}: every personalized equilibrium gives each user "
+            f"full information less at most twice her distance ({_distance(2 * worst)} at most)"
+        )
+    if providers > 1 and "anonymous" in report:
+        strong = report["strong_alignment"]["state"]["distance"]
+        loss = 2 * len(file.users) * strong
+        lines.append(
+            f"common weights within {_distance(strong)}: every anonymous equilibrium loses users at most "
+            f"{_distance(loss)} in total, each counted by her scale"
+            + ("" if strong > _NEGLIGIBLE else ": full information for all")
+        )
+    return lines
+
+
+def _gap(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
+    if not {"personalized", "anonymous"} <= set(report):
+        return []
+
+    def total(mode: str, end: str) -> float:
+        values = report[mode][end]["user_values"]
+        return sum(float(m) * values[u] for u, m in zip(file.users, file.mass, strict=True))
+
+    return [
+        f"personalization gives users {total('personalized', end) - total('anonymous', end):+.4f} "
+        f"at the {end} equilibria found (personalized {_number(total('personalized', end))}, "
+        f"anonymous {_number(total('anonymous', end))}, mass-weighted)"
+        for end in ("worst", "best")
+    ]
+
+
+def _item(console: Console, text: str) -> None:
+    console.print(Padding(Text(f"- {text}"), (0, 0, 0, 1)))
+
+
+def print_report(file: MarketFile, report: Mapping[str, Any], console: Console) -> None:
+    """Print an audit (`audit_market`) as tables and sentences."""
+    providers = ", ".join(file.providers)
+    console.print(f"{file.name}", style="bold", highlight=False, markup=False)
+    console.print(
+        f"{len(file.users)} users, {len(file.providers)} providers ({providers}), "
+        f"{len(file.states)} states, {len(file.actions)} actions",
+        highlight=False, markup=False,
+    )
+    console.print()
+    console.print(_users(file, report))
+    for name in ("personalized", "anonymous"):
+        if name in report:
+            console.print(_mode_table(file, name, report[name]))
+            for line in _mode_lines(name, report[name]):
+                _item(console, line)
+            console.print()
+    console.print("What follows", style="bold")
+    for line in [*_theorems(file, report), *_gap(file, report)]:
+        _item(console, line)
+    console.print(
+        "Ties: users follow the recommendation when indifferent and stay with their provider; "
+        "deviations are suprema, with ties in the deviator's favour. certified: linear programs "
+        "over all deviations; local: over those searched.",
+        style="dim", highlight=False, markup=False,
+    )
