@@ -1,16 +1,26 @@
-"""Mehrotra's predictor-corrector interior point for one small block program; batch with vmap."""
+"""Mehrotra's predictor-corrector interior point for small block programs, many at once.
+
+All arrays end in an axis of lanes, one per program: each operation runs over whole vectors of them,
+and the few states or inequalities of one program are written out.
+"""
+
+import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Scalar
+from jaxtyping import Array, Bool, Float, Int
 
 from ._linear_program import Dual, LinearProgram, Primal
 
-# Up to this size a factorisation is written out as operations on whole batches; beyond, it is a
-# loop of such operations. Batched LAPACK calls are avoided on purpose: two of them that do not
-# depend on each other can block one another for ever in XLA's CPU thread pool (jaxlib 0.10).
+# Up to this size sums and factorisations are written out as operations on whole batches; beyond,
+# they are loops of such operations. Batched LAPACK calls are avoided on purpose: two of them that
+# do not depend on each other can block one another for ever in XLA's CPU thread pool (jaxlib 0.10).
 _UNROLL = 12
+# What the programs of one pass of the loop may fill together, in numbers: a step's work should
+# stay in the cache, and a pass lasts as long as its slowest program.
+_PASS_SIZE = 8192
+_LANES = 16, 64
 _SMALLEST_PIVOT = 1e-15
 _STEP = 0.995
 
@@ -21,200 +31,215 @@ def _pivot(value: Array, diagonal: Array) -> Array:
     return jnp.sqrt(jnp.where(value > _SMALLEST_PIVOT * diagonal, value, 1e128))
 
 
-def _cholesky(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
-    n = matrix.shape[-1]
-    if n == 0:
-        return matrix
+def _products(left: Float[Array, "n s *batch"], right: Float[Array, "m s *batch"]):
+    """Sums over the second axis of all products [n, m, *batch]."""
+    if left.shape[1] > _UNROLL:
+        return jnp.sum(left[:, None] * right[None], axis=2)
+    terms = [left[:, None, s] * right[None, :, s] for s in range(left.shape[1])]
+    return sum(terms[1:], terms[0])
+
+
+def _cholesky(matrix):
+    n = matrix.shape[0]
     if n > _UNROLL:
         return _cholesky_loop(matrix)
     columns: list[list[Array]] = []
     for j in range(n):
-        column = [matrix[..., i, j] for i in range(j, n)]
+        column = [matrix[i, j] for i in range(j, n)]
         for k, done in enumerate(columns):
             column = [entry - done[i - k] * done[j - k] for i, entry in enumerate(column, j)]
-        pivot = _pivot(column[0], matrix[..., j, j])
-        columns.append([pivot, *(entry / pivot for entry in column[1:])])
-    zero = jnp.zeros_like(matrix[..., 0, 0])
-    rows = [[columns[j][i - j] if i >= j else zero for j in range(n)] for i in range(n)]
-    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+        inverse = 1 / _pivot(column[0], matrix[j, j])
+        columns.append([inverse, *(entry * inverse for entry in column[1:])])
+    return [[columns[j][i - j] for j in range(i + 1)] for i in range(n)]
 
 
-def _cholesky_loop(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
-    n = matrix.shape[-1]
-    diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+def _cholesky_loop(matrix):
+    n = matrix.shape[0]
+    diagonal = jnp.stack([matrix[i, i] for i in range(n)])
+    below = jnp.arange(n).reshape(n, *[1] * (matrix.ndim - 2))
 
     def eliminate(j, work):
-        column = work[..., j]
-        pivot = _pivot(column[..., j], diagonal[..., j])
-        column = jnp.where(jnp.arange(n) > j, column / pivot[..., None], 0)
-        work = work - column[..., :, None] * column[..., None, :]
-        return work.at[..., j].set(column.at[..., j].set(pivot))
+        column = work[:, j]
+        inverse = 1 / _pivot(column[j], diagonal[j])
+        column = jnp.where(below > j, column * inverse[None], 0)
+        work = work - column[:, None] * column[None]
+        return work.at[:, j].set(column.at[j].set(inverse))
 
-    return jnp.tril(jax.lax.fori_loop(0, n, eliminate, matrix))
+    return jax.lax.fori_loop(0, n, eliminate, matrix)
 
 
-def _cholesky_solve(
-    factor: Float[Array, "*batch n n"], rhs: Float[Array, "*batch n m"]
-) -> Float[Array, "*batch n m"]:
-    n = factor.shape[-1]
+def _cholesky_solve(factor, rhs):
+    n = rhs.shape[0]
     if n == 0:
         return rhs
     if n > _UNROLL:
         return _cholesky_solve_loop(factor, rhs)
     forward: list[Array] = []
     for i in range(n):
-        value = rhs[..., i, :]
+        value = rhs[i]
         for k, done in enumerate(forward):
-            value = value - factor[..., i, k, None] * done
-        forward.append(value / factor[..., i, i, None])
+            value = value - factor[i][k][None] * done
+        forward.append(value * factor[i][i][None])
     back: list[Array] = []
     for i in reversed(range(n)):
         value = forward[i]
         for k, done in enumerate(back):
-            value = value - factor[..., n - 1 - k, i, None] * done
-        back.append(value / factor[..., i, i, None])
-    return jnp.stack(back[::-1], -2)
+            value = value - factor[n - 1 - k][i][None] * done
+        back.append(value * factor[i][i][None])
+    return jnp.stack(back[::-1])
 
 
 def _cholesky_solve_loop(factor, rhs):
-    n = factor.shape[-1]
+    n = rhs.shape[0]
+    place = jnp.arange(n).reshape(n, *[1] * (factor.ndim - 2))
 
     def forward(i, work):
-        entry = work[..., i, :] / factor[..., i, i, None]
-        below = jnp.where(jnp.arange(n) > i, factor[..., i], 0)
-        work = work - below[..., :, None] * entry[..., None, :]
-        return work.at[..., i, :].set(entry)
+        entry = work[i] * factor[i, i][None]
+        below = jnp.where(place > i, factor[:, i], 0)
+        work = work - below[:, None] * entry[None]
+        return work.at[i].set(entry)
 
     def backward(step, work):
         i = n - 1 - step
-        entry = work[..., i, :] / factor[..., i, i, None]
-        before = jnp.where(jnp.arange(n) < i, factor[..., i, :], 0)
-        work = work - before[..., :, None] * entry[..., None, :]
-        return work.at[..., i, :].set(entry)
+        entry = work[i] * factor[i, i][None]
+        before = jnp.where(place < i, factor[i], 0)
+        work = work - before[:, None] * entry[None]
+        return work.at[i].set(entry)
 
     return jax.lax.fori_loop(0, n, backward, jax.lax.fori_loop(0, n, forward, rhs))
 
 
 class _Scaled(eqx.Module):
-    """The program with rows and costs of size one, in equality form A v = b, v >= 0.
+    """Programs with rows and costs of size one, in equality form A v = b, v >= 0.
 
     v stacks x, the slacks t of the rows `within`, and z. A row without coefficients reads t = 1,
-    so that a strictly feasible point exists.
+    so that a strictly feasible point exists. Lanes come last, so that every operation runs over
+    whole vectors of programs.
     """
 
-    program: LinearProgram
-    within_size: Float[Array, "blocks inequalities"]
-    row_size: Float[Array, " rows"]
-    cost_size: Scalar
-
-    def cost(self):
-        p = self.program
-        idle = jnp.zeros(p.within.shape[:2])
-        return self.stack(p.cost, idle, p.slack_cost)
-
-    def target(self):
-        idle = ~jnp.any(self.program.within != 0, axis=-1)
-        return jnp.where(idle, -1.0, 0.0), self.program.target
+    cost: Float[Array, "variables lanes"]
+    within: Float[Array, "inequalities states blocks lanes"]
+    coupling: Float[Array, "rows states blocks lanes"]
+    slack_coupling: Float[Array, "rows slacks lanes"]
+    idle: Float[Array, "inequalities blocks lanes"]
+    target: Float[Array, "rows lanes"]
+    within_size: Float[Array, "inequalities blocks lanes"]
+    row_size: Float[Array, "rows lanes"]
+    cost_size: Float[Array, " lanes"]
 
     def stack(self, x, t, z):
-        return jnp.concatenate([x.ravel(), t.ravel(), z])
+        lanes = self.target.shape[-1]
+        return jnp.concatenate([x.reshape(-1, lanes), t.reshape(-1, lanes), z])
 
     def unstack(self, v):
-        p = self.program
-        inner = p.within.shape[0] * p.within.shape[1]
-        x, t, z = jnp.split(v, [p.cost.size, p.cost.size + inner])
-        return x.reshape(p.cost.shape), t.reshape(p.within.shape[:2]), z
+        inequalities, states, blocks, lanes = self.within.shape
+        x, t, z = jnp.split(v, [states * blocks, (states + inequalities) * blocks])
+        return x.reshape(states, blocks, lanes), t.reshape(inequalities, blocks, lanes), z
 
     def forward(self, v):
         x, t, z = self.unstack(v)
-        within = jnp.einsum("bis,bs->bi", self.program.within, x) - t
-        rows = jnp.einsum("rbs,bs->r", self.program.coupling, x)
-        return within, rows + self.program.slack_coupling @ z
+        within = _products(self.within, x[None])[:, 0] - t
+        rows = jnp.sum(_products(self.coupling, x[None])[:, 0], axis=1)
+        return within, rows + jnp.sum(self.slack_coupling * z[None], axis=1)
 
     def backward(self, within, rows):
-        x = jnp.einsum("bis,bi->bs", self.program.within, within)
-        x = x + jnp.einsum("rbs,r->bs", self.program.coupling, rows)
-        return self.stack(x, -within, rows @ self.program.slack_coupling)
+        x = jnp.sum(self.within * within[:, None], axis=0)
+        x = x + jnp.sum(self.coupling * rows[:, None, None], axis=0)
+        return self.stack(x, -within, jnp.sum(self.slack_coupling * rows[:, None], axis=0))
+
+
+def _largest(array: Array, axis) -> Array:
+    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
+    return jnp.where(top > 0, top, 1)
 
 
 def _scale(program: LinearProgram) -> _Scaled:
-    def size(*parts):
-        top = jnp.stack([jnp.max(jnp.abs(part), axis=-1, initial=0.0) for part in parts]).max(0)
-        return jnp.where(top > 0, top, 1)
-
-    count = len(program.target)
-    within_size = size(program.within)
-    row_size = size(program.coupling.reshape(count, -1), program.slack_coupling)
-    # Slack costs are left as they are: prices of infeasibility would drown the costs that matter.
-    block_cost = jnp.max(jnp.abs(program.cost), initial=0.0)
-    cost_size = jnp.where(block_cost > 0, block_cost, 1)
-    scaled = LinearProgram(
-        program.cost / cost_size,
-        program.slack_cost / cost_size,
-        program.within / within_size[..., None],
-        program.coupling / row_size[:, None, None],
-        program.slack_coupling / row_size[:, None],
-        program.target / row_size,
+    within = program.within.transpose(1, 2, 0, 3)
+    coupling = program.coupling.transpose(0, 2, 1, 3)
+    within_size = _largest(within, 1)
+    row_size = jnp.maximum(
+        jnp.max(jnp.abs(coupling), axis=(1, 2), initial=0.0),
+        jnp.max(jnp.abs(program.slack_coupling), axis=1, initial=0.0),
     )
-    return _Scaled(scaled, within_size, row_size, cost_size)
+    row_size = jnp.where(row_size > 0, row_size, 1)
+    # Slack costs are left as they are: prices of infeasibility would drown the costs that matter.
+    cost_size = _largest(program.cost, (0, 1))
+    idle = -1.0 * ~jnp.any(within != 0, axis=1)
+    lanes = program.target.shape[-1]
+    cost = jnp.concatenate(
+        [
+            program.cost.swapaxes(0, 1).reshape(-1, lanes),
+            jnp.zeros((idle.shape[0] * idle.shape[1], lanes)),
+            program.slack_cost,
+        ]
+    )
+    return _Scaled(
+        cost / cost_size[None],
+        within / within_size[:, None],
+        coupling / row_size[:, None, None],
+        program.slack_coupling / row_size[:, None],
+        idle,
+        program.target / row_size,
+        within_size,
+        row_size,
+        cost_size,
+    )
 
 
-def _factorise(scaled: _Scaled, weight: Float[Array, " variables"]):
+def _factorise(scaled: _Scaled, weight: Float[Array, "variables lanes"]):
     """Solver of the normal equations A diag(weight) A' y = rhs.
 
     Eliminating the blocks first is a Cholesky factorisation in an order that creates no fill,
     so it is as stable as the dense one and linear in the number of blocks.
     """
-    program = scaled.program
     x_weight, t_weight, z_weight = scaled.unstack(weight)
-    weighted = program.within * x_weight[:, None, :]
-    block = jnp.einsum("bis,bjs->bij", weighted, program.within)
-    block = block + jax.vmap(jnp.diag)(t_weight)
-    border = jnp.einsum("bis,rbs->bir", weighted, program.coupling)
-    corner = jnp.einsum("rbs,bs,qbs->rq", program.coupling, x_weight, program.coupling)
-    corner = corner + (program.slack_coupling * z_weight[None, :]) @ program.slack_coupling.T
+    inequalities = t_weight.shape[0]
+    weighted = scaled.within * x_weight[None]
+    eye = jnp.eye(inequalities)[:, :, None, None]
+    block = _products(weighted, scaled.within) + eye * t_weight[:, None]
+    border = _products(weighted, scaled.coupling)
+    corner = jnp.sum(_products(scaled.coupling * x_weight[None], scaled.coupling), axis=2)
+    slacks = scaled.slack_coupling * z_weight[None]
+    if slacks.shape[1]:
+        corner = corner + _products(slacks, scaled.slack_coupling)
     blocks = _cholesky(block)
     eliminated = _cholesky_solve(blocks, border)
-    schur = corner - jnp.einsum("bir,biq->rq", border, eliminated)
-    corners = _cholesky(schur)
+    if inequalities:
+        fill = _products(border.swapaxes(0, 1), eliminated.swapaxes(0, 1))
+        corner = corner - jnp.sum(fill, axis=2)
+    corners = _cholesky(corner)
 
     def solve(within, rows):
-        first = _cholesky_solve(blocks, within[..., None])[..., 0]
-        rest = rows - jnp.einsum("bir,bi->r", border, first)
+        first = _cholesky_solve(blocks, within[:, None])[:, 0]
+        rest = rows - jnp.sum(border * first[:, None], axis=(0, 2))
         y = _cholesky_solve(corners, rest[:, None])[:, 0]
-        return first - jnp.einsum("bir,r->bi", eliminated, y), y
+        return first - jnp.sum(eliminated * y[None, :, None], axis=1), y
 
     return solve
 
 
 def _longest(value, move):
-    return jnp.minimum(1.0, _STEP * jnp.min(jnp.where(move < 0, -value / move, jnp.inf)))
+    ratio = jnp.where(move < 0, -value / move, jnp.inf)
+    return jnp.minimum(1.0, _STEP * jnp.min(ratio, axis=0))
 
 
 class _Iterate(eqx.Module):
-    primal: Float[Array, " variables"]
-    slack: Float[Array, " variables"]
-    within: Float[Array, "blocks inequalities"]
-    rows: Float[Array, " rows"]
+    primal: Float[Array, "variables lanes"]
+    slack: Float[Array, "variables lanes"]
+    within: Float[Array, "inequalities blocks lanes"]
+    rows: Float[Array, "rows lanes"]
 
 
 def _errors(scaled: _Scaled, point: _Iterate):
     """Primal residuals, dual residual, complementarity, and the largest error of all three."""
     within, rows = scaled.forward(point.primal)
-    within_target, rows_target = scaled.target()
-    primal = within_target - within, rows_target - rows
-    dual = scaled.cost() - scaled.backward(point.within, point.rows) - point.slack
-    complementarity = jnp.dot(point.primal, point.slack)
-    worst = jnp.max(
-        jnp.stack(
-            [
-                jnp.max(jnp.abs(primal[0]), initial=0.0),
-                jnp.max(jnp.abs(primal[1])),
-                jnp.max(jnp.abs(dual)),
-                jnp.abs(complementarity),
-            ]
-        )
-    )
+    primal = scaled.idle - within, scaled.target - rows
+    dual = scaled.cost - scaled.backward(point.within, point.rows) - point.slack
+    complementarity = jnp.sum(point.primal * point.slack, axis=0)
+    worst = jnp.abs(complementarity)
+    worst = jnp.maximum(worst, jnp.max(jnp.abs(primal[0]), axis=(0, 1), initial=0.0))
+    worst = jnp.maximum(worst, jnp.max(jnp.abs(primal[1]), axis=0))
+    worst = jnp.maximum(worst, jnp.max(jnp.abs(dual), axis=0))
     return primal, dual, complementarity, worst
 
 
@@ -225,66 +250,156 @@ _START, _ADVANCE, _POLISH, _DONE = range(4)
 
 def _inside(primal, slack, multipliers) -> _Iterate:
     """Mehrotra's starting point: least squares, shifted into the interior."""
-    primal = primal + jnp.maximum(0, -1.5 * jnp.min(primal)) + 1e-3
-    slack = slack + jnp.maximum(0, -1.5 * jnp.min(slack)) + 1e-3
-    product = jnp.dot(primal, slack)
-    primal_shift, slack_shift = product / jnp.sum(slack), product / jnp.sum(primal)
-    return _Iterate(primal + 0.5 * primal_shift, slack + 0.5 * slack_shift, *multipliers)
+    primal = primal + jnp.maximum(0, -1.5 * jnp.min(primal, axis=0))[None] + 1e-3
+    slack = slack + jnp.maximum(0, -1.5 * jnp.min(slack, axis=0))[None] + 1e-3
+    product = jnp.sum(primal * slack, axis=0)
+    primal_shift, slack_shift = product / jnp.sum(slack, axis=0), product / jnp.sum(primal, axis=0)
+    return _Iterate(
+        primal + 0.5 * primal_shift[None], slack + 0.5 * slack_shift[None], *multipliers
+    )
 
 
-def _turn(scaled: _Scaled, point: _Iterate, phase: Int[Array, ""]) -> _Iterate:
+def _pick(condition: Bool[Array, " lanes"], yes, no):
+    """Choose lane by lane; all leaves end in lanes."""
+
+    def choose(yes, no):
+        return jnp.where(condition.reshape(*[1] * (yes.ndim - 1), -1), yes, no)
+
+    return jax.tree.map(choose, yes, no)
+
+
+def _turn(scaled: _Scaled, point: _Iterate, errors, phase: Int[Array, " lanes"]) -> _Iterate:
     """Start from nothing, or advance by predictor and corrector, or polish.
 
     Polishing takes the rounding errors of the last steps out of the primal point: these weigh
     variables by primal / slack, over twenty orders of magnitude; weights of the square of the
     primal alone restore the rows to machine precision.
     """
-    starting, polishing = phase == _START, phase == _POLISH
+    starting, polishing = phase[None] == _START, phase[None] == _POLISH
     primal, slack = point.primal, point.slack
     weight = jnp.where(starting, 1, jnp.where(polishing, primal**2, primal / slack))
-    (within, rows), dual, complementarity, _ = _errors(scaled, point)
+    (within, rows), dual, complementarity, _ = errors
     solve = _factorise(scaled, weight)
 
     def respond(keep, shift):
         shift_within, shift_rows = scaled.forward(shift)
-        multipliers = solve(keep * within + shift_within, keep * rows + shift_rows)
+        multipliers = solve(keep[None] * within + shift_within, keep * rows + shift_rows)
         return multipliers, scaled.backward(*multipliers)
 
     advancing = ~starting & ~polishing
-    _, first = respond(1.0, jnp.where(advancing, weight * dual + primal, 0))
+    _, first = respond(jnp.ones_like(weight[:1]), jnp.where(advancing, weight * dual + primal, 0))
     slack_move = dual - first
     primal_move = -primal - weight * slack_move
     primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
-    ahead = jnp.dot(primal + primal_step * primal_move, slack + dual_step * slack_move)
-    centring = (ahead / complementarity) ** 3
+    ahead = (primal + primal_step[None] * primal_move) * (slack + dual_step[None] * slack_move)
+    centring = (jnp.sum(ahead, axis=0) / complementarity) ** 3
     # The second-order correction presumes full steps; weighing it by the steps that are possible
     # keeps badly centred iterates from stalling (Colombo, Gondzio 2008).
-    second = primal_step * dual_step * primal_move * slack_move
-    product = centring * complementarity / primal.size - primal * slack - second
+    second = (primal_step * dual_step)[None] * primal_move * slack_move
+    product = (centring * complementarity / len(primal))[None] - primal * slack - second
     shift = jnp.where(polishing, -weight * first, weight * dual - product / slack)
     multipliers, last = respond(jnp.where(starting, 0.0, 1.0), jnp.where(starting, dual, shift))
     slack_move = dual - last
     primal_move = (product - primal * slack_move) / slack
     primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
     advanced = _Iterate(
-        primal + primal_step * primal_move,
-        slack + dual_step * slack_move,
-        point.within + dual_step * multipliers[0],
-        point.rows + dual_step * multipliers[1],
+        primal + primal_step[None] * primal_move,
+        slack + dual_step[None] * slack_move,
+        point.within + dual_step[None, None] * multipliers[0],
+        point.rows + dual_step[None] * multipliers[1],
     )
     clean = jnp.maximum(primal + weight * (first + last), 0)
-    (clean_within, clean_rows), *_ = _errors(scaled, eqx.tree_at(lambda p: p.primal, point, clean))
-    better = _sum_abs(clean_within, clean_rows) < _sum_abs(within, rows)
-    polished = eqx.tree_at(lambda p: p.primal, point, jnp.where(better, clean, primal))
+    clean_within, clean_rows = scaled.forward(clean)
+    after = _sum_abs(scaled.idle - clean_within, scaled.target - clean_rows)
+    better = after < _sum_abs(within, rows)
+    polished = eqx.tree_at(lambda p: p.primal, point, jnp.where(better[None], clean, primal))
     started = _inside(first, slack_move, multipliers)
-    return jax.tree.map(
-        lambda *leaves: jnp.where(starting, leaves[0], jnp.where(polishing, *leaves[1:])),
-        started, polished, advanced,
-    )
+    return _pick(phase == _START, started, _pick(phase == _POLISH, polished, advanced))
 
 
-def _sum_abs(*arrays):
-    return sum(jnp.sum(jnp.abs(array)) for array in arrays)
+def _sum_abs(within, rows):
+    return jnp.sum(jnp.abs(within), axis=(0, 1)) + jnp.sum(jnp.abs(rows), axis=0)
+
+
+def _solve_lanes(program: LinearProgram, tolerance, max_steps):
+    scaled = _scale(program)
+
+    def goes_on(carry):
+        return jnp.any(carry[-1] < _DONE)
+
+    def turn(carry):
+        here, best, worst, step, phase = carry
+        point = _turn(scaled, *here, phase)
+        there = point, _errors(scaled, point)
+        *_, rest, error = there[1]
+        polishing = phase == _POLISH
+        better = ((error < worst) | polishing) & (phase != _DONE)
+        best = _pick(better, there, best)
+        worst = jnp.where(phase == _DONE, worst, jnp.fmin(error, worst))
+        step = step + (phase == _ADVANCE)
+        # Once complementarity is gone, further steps only stir rounding errors.
+        open_ = (worst > tolerance) & (rest > 1e-3 * tolerance) & (step < max_steps)
+        phase = jnp.where(phase >= _POLISH, _DONE, jnp.where(open_, _ADVANCE, _POLISH))
+        return _pick(phase == _POLISH, best, there), best, worst, step, phase
+
+    lanes = program.target.shape[-1]
+    nothing = jnp.zeros_like(scaled.cost)
+    blank = _Iterate(nothing, nothing, jnp.zeros_like(scaled.idle), jnp.zeros_like(scaled.target))
+    start = blank, _errors(scaled, blank)
+    steps = jnp.zeros(lanes, int)
+    carry = start, start, jnp.full(lanes, jnp.inf), steps, steps + _START
+    _, (best, _), _, steps, _ = jax.lax.while_loop(goes_on, turn, carry)
+    x, _, z = scaled.unstack(best.primal)
+    within = best.within * scaled.cost_size[None, None] / scaled.within_size
+    rows = best.rows * scaled.cost_size[None] / scaled.row_size
+    return Primal(x.swapaxes(0, 1), z), Dual(within.swapaxes(0, 1), rows), steps
+
+
+def _width(program: LinearProgram) -> int:
+    """How many programs to solve at once."""
+    leaves = jax.tree.leaves(program)
+    size = sum(leaf.size for leaf in leaves) / max(program.target.shape[-1], 1)
+    fitting = 2 ** int(math.log2(max(_PASS_SIZE / max(size, 1), 1)))
+    return min(max(fitting, _LANES[0]), _LANES[1])
+
+
+def _solve_many(tolerance: float, max_steps: int):
+    """Programs with lanes as the last axis; `jax.vmap` adds its axis to the lanes."""
+
+    @jax.custom_batching.custom_vmap
+    def solve(program: LinearProgram):
+        lanes, width = program.target.shape[-1], _width(program)
+        if lanes <= width:
+            return _solve_lanes(program, tolerance, max_steps)
+        passes = -(-lanes // width)
+        index = jnp.arange(passes * width)
+        index = jnp.where(index < lanes, index, 0).reshape(passes, width)
+        parts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[..., index], -2, 0), program)
+        found = jax.lax.map(lambda part: _solve_lanes(part, tolerance, max_steps), parts)
+        return jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], passes * width)[
+                ..., :lanes
+            ],
+            found,
+        )
+
+    @solve.def_vmap
+    def add_lanes(size, batched, program):
+        lanes = program.target.shape[-1]
+
+        def widen(leaf, is_batched):
+            leaf = leaf if is_batched else jnp.broadcast_to(leaf[None], (size, *leaf.shape))
+            return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], size * leaf.shape[-1])
+
+        found = solve(jax.tree.map(widen, program, batched[0]))
+
+        def narrow(leaf):
+            return jnp.moveaxis(leaf.reshape(*leaf.shape[:-1], size, lanes), -2, 0)
+
+        found = jax.tree.map(narrow, found)
+        return found, jax.tree.map(lambda leaf: True, found)
+
+    return solve
 
 
 def solve_linear_program(
@@ -297,33 +412,6 @@ def solve_linear_program(
 
     **Source:** Mehrotra (1992), On the implementation of a primal-dual interior point method.
     """
-    scaled = _scale(program)
-
-    def goes_on(carry):
-        return carry[-1] < _DONE
-
-    def turn(carry):
-        point, best, worst, step, phase = carry
-        point = _turn(scaled, point, phase)
-        *_, rest, error = _errors(scaled, point)
-        polishing = phase == _POLISH
-        better = (error < worst) | polishing
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), point, best)
-        worst = jnp.fmin(error, worst)
-        step = step + (phase == _ADVANCE)
-        # Once complementarity is gone, further steps only stir rounding errors.
-        open_ = (worst > tolerance) & (rest > 1e-3 * tolerance) & (step < max_steps)
-        phase = jnp.where(polishing, _DONE, jnp.where(open_, _ADVANCE, _POLISH))
-        point = jax.tree.map(lambda new, old: jnp.where(phase == _POLISH, new, old), best, point)
-        return point, best, worst, step, phase
-
-    nothing = jnp.zeros_like(scaled.cost())
-    blank = _Iterate(
-        nothing, nothing, jnp.zeros(program.within.shape[:2]), jnp.zeros(len(program.target))
-    )
-    carry = blank, blank, jnp.array(jnp.inf), jnp.array(0), jnp.array(_START)
-    _, best, _, steps, _ = jax.lax.while_loop(goes_on, turn, carry)
-    x, _, z = scaled.unstack(best.primal)
-    within = best.within * scaled.cost_size / scaled.within_size
-    rows = best.rows * scaled.cost_size / scaled.row_size
-    return Primal(x, z), Dual(within, rows), steps
+    one = jax.tree.map(lambda leaf: leaf[..., None], program)
+    found = _solve_many(tolerance, max_steps)(one)
+    return jax.tree.map(lambda leaf: leaf[..., 0], found)

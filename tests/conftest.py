@@ -1,10 +1,24 @@
 """What every test runs under: float64, strict shapes, no numerical surprise, fixed randomness."""
 
+import os
+from importlib.metadata import version
+
 import hypothesis
 import jax
 import jaxtyping
 import numpy as np
 import pytest
+
+# Most of a test's time is compilation: optimise less, and leave out the slow fusion emitters where
+# jaxlib knows the switch. Without the concurrent scheduler two LAPACK calls cannot block each other.
+_FLAGS = [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+]
+if version("jaxlib").startswith("0.10."):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join(_FLAGS).strip()
 
 # Before any import of the package, so that tests and docstring examples see checked signatures.
 jaxtyping.install_import_hook("diffgame", "beartype.beartype")

@@ -478,10 +478,22 @@ def mixed_markets(count, users=(1, 2, 3), actions=(2, 3), states=(2, 3), provide
     return [random_market(seed, *sizes[seed % len(sizes)], seed % 3 == 0) for seed in range(count)]
 
 
-def batched(markets):
-    """Prior, mass, utilities, objectives of markets padded to one shape, stacked."""
-    shape = np.max([(*us.shape, len(U)) for _, _, us, U in markets], axis=0)
-    return [np.stack(part) for part in zip(*(padded(m, *shape) for m in markets), strict=True)]
+def batched(markets, shape=None, count=None):
+    """Prior, mass, utilities, objectives of markets padded to one shape, stacked.
+
+    With `count`, the first market is repeated up to that number.
+    """
+    if shape is None:
+        shape = np.max([(*us.shape, len(U)) for _, _, us, U in markets], axis=0)
+    filled = [*markets, *[markets[0]] * ((count or 0) - len(markets))]
+    return [np.stack(part) for part in zip(*(padded(m, *shape) for m in filled), strict=True)]
+
+
+def repeated(arrays, count):
+    """Stacked arrays with the first entry repeated up to `count`: one batch size, one compile."""
+    index = np.arange(max(count, len(arrays[0])))
+    index[len(arrays[0]) :] = 0
+    return [np.asarray(array)[index] for array in arrays]
 
 
 def recommendations(pis, mu, us, profiles):

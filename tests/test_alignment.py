@@ -1,7 +1,6 @@
 """Alignment distances: known mixes, bounds, and equality with the independent oracle."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,8 +14,22 @@ KINDS = [
 ORACLE_OFFSET = {"none": "none", "constant": "const", "state": "state"}
 CAMPAIGN = pytest.param(300, marks=pytest.mark.campaign)
 
-weak = jax.jit(jax.vmap(jax.vmap(alignment_distances, in_axes=(0, 1))))
-strong = jax.jit(jax.vmap(strong_alignment_distances))
+SHAPE, COUNT = (3, 3, 3, 3), 40
+
+compiled_weak = jax.jit(jax.vmap(jax.vmap(alignment_distances, in_axes=(0, 1))))
+compiled_strong = jax.jit(jax.vmap(strong_alignment_distances))
+
+
+def weak(markets):
+    """Distances [markets, users] of all six kinds, in a batch of a fixed size."""
+    _, _, utility, objective = oracle.batched(markets, SHAPE, COUNT)
+    return jax.device_get(compiled_weak(utility, objective))
+
+
+def strong(markets):
+    """Distances [markets] of both kinds, in a batch of a fixed size."""
+    _, mass, utility, objective = oracle.batched(markets, SHAPE, COUNT)
+    return jax.device_get(compiled_strong(utility, objective, mass))
 
 
 def distance_at(utility, objective, weights, offset):
@@ -24,11 +37,10 @@ def distance_at(utility, objective, weights, offset):
     return np.abs(mix - utility).max()
 
 
-@pytest.mark.parametrize("count", [40, CAMPAIGN])
+@pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_weak_distances_equal_the_oracle_on_random_markets(count):
     markets = oracle.mixed_markets(count)
-    _, _, utility, objective = oracle.batched(markets)
-    found = weak(utility, objective)
+    found = weak(markets)
     assert sorted(found) == sorted(KINDS)
     worst, compared = 0.0, 0
     for kind, ours in found.items():
@@ -36,7 +48,7 @@ def test_weak_distances_equal_the_oracle_on_random_markets(count):
         for seed, (_, _, us, U) in enumerate(markets):
             for j, u in enumerate(us):
                 expected, _ = oracle.align_dist(u, list(U[:, j]), shape, ORACLE_OFFSET[offset])
-                error = abs(float(ours.distance[seed, j]) - expected)
+                error = abs(ours.distance[seed, j] - expected)
                 assert error <= 1e-7, f"{kind}, seed={seed}, user {j}"
                 assert ours.certified[seed, j], f"{kind}, seed={seed}, user {j}"
                 worst, compared = max(worst, error), compared + 1
@@ -45,55 +57,52 @@ def test_weak_distances_equal_the_oracle_on_random_markets(count):
     print(f"{compared} weak distances compared, worst difference {worst:.1e}")
 
 
-@pytest.mark.parametrize("count", [40, CAMPAIGN])
+@pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_strong_distances_equal_the_oracle_on_random_markets(count):
     markets = oracle.mixed_markets(count)
-    _, mass, utility, objective = oracle.batched(markets)
-    found = strong(utility, objective, mass)
     worst, compared = 0.0, 0
-    for kind, ours in found.items():
+    for kind, ours in strong(markets).items():
         for seed, (_, rho, us, U) in enumerate(markets):
             weighted = [list(rho[:, None, None] * own) for own in U]
             expected = oracle.strong_align_dist(list(us), weighted, ORACLE_OFFSET[kind])[0]
-            error = abs(float(ours.distance[seed]) - expected)
+            error = abs(ours.distance[seed] - expected)
             assert error <= 1e-7, f"{kind}, seed={seed}"
             assert ours.certified[seed], f"{kind}, seed={seed}"
             worst, compared = max(worst, error), compared + 1
     print(f"{compared} strong distances compared, worst difference {worst:.1e}")
 
 
-def test_a_distance_is_the_one_at_the_weights_and_offset_returned():
-    _, mass, utility, objective = oracle.batched(oracle.mixed_markets(24))
-    for kind, ours in weak(utility, objective).items():
-        for b in range(24):
-            for j in range(utility.shape[1]):
-                weights, offset = ours.weights[b, j], ours.offset[b, j]
-                at = distance_at(utility[b, j], objective[b, :, j], weights, offset)
-                assert ours.distance[b, j] == pytest.approx(at, abs=1e-14)
-                assert np.all(weights >= 0)
-                if kind.startswith("hull"):
-                    assert jnp.sum(weights) == pytest.approx(1, abs=1e-14)
-                if not kind.endswith("state"):
-                    assert np.ptp(offset) == 0
-                if kind.endswith("none"):
-                    assert np.all(offset == 0)
-    for kind, ours in strong(utility, objective, mass).items():
-        for b in range(24):
-            assert np.all(ours.weights[b] >= 0)
-            assert np.all(ours.scales[b] >= 1)
-            at = max(
-                distance_at(scale * u, own * rho, ours.weights[b], offset)
-                for u, own, rho, scale, offset in zip(
-                    utility[b],
-                    objective[b].swapaxes(0, 1),
-                    mass[b],
-                    ours.scales[b],
-                    ours.offset[b],
-                    strict=True,
-                )
-            )
-            assert ours.distance[b] == pytest.approx(at, abs=1e-13)
-            assert kind == "state" or np.all(np.ptp(ours.offset[b], axis=-1) == 0)
+def test_a_weak_distance_is_the_one_at_the_weights_and_offset_returned():
+    markets = oracle.mixed_markets(COUNT)
+    _, _, utility, objective = oracle.batched(markets, SHAPE)
+    for kind, ours in weak(markets).items():
+        mix = np.einsum("bjp,bpjas->bjas", ours.weights, objective) + ours.offset[:, :, None]
+        at = np.abs(mix - utility).max((-2, -1))
+        assert ours.distance == pytest.approx(at, abs=1e-12)
+        assert np.all(ours.weights >= 0)
+        if kind.startswith("hull"):
+            assert ours.weights.sum(-1) == pytest.approx(1, abs=1e-12)
+        if not kind.endswith("state"):
+            assert np.all(np.ptp(ours.offset, axis=-1) == 0)
+        if kind.endswith("none"):
+            assert np.all(ours.offset == 0)
+
+
+def test_a_strong_distance_is_the_one_at_the_weights_scales_and_offset_returned():
+    markets = oracle.mixed_markets(COUNT)
+    _, mass, utility, objective = oracle.batched(markets, SHAPE)
+    for kind, ours in strong(markets).items():
+        mix = np.einsum("bp,bj,bpjas->bjas", ours.weights, mass, objective)
+        error = mix + ours.offset[:, :, None] - ours.scales[:, :, None, None] * utility
+        assert ours.distance == pytest.approx(np.abs(error).max((1, 2, 3)), abs=1e-12)
+        assert np.all(ours.weights >= 0)
+        assert np.all(ours.scales >= 1)
+        assert kind == "state" or np.all(np.ptp(ours.offset, axis=-1) == 0)
+
+
+def alone(u, *own):
+    """A market of one user and these providers."""
+    return np.full(3, 1 / 3), np.ones(1), u[None], np.stack(own)[:, None]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -102,72 +111,63 @@ def test_degenerate_objectives_and_any_units(scale):
     u = rng.uniform(size=(3, 3))
     zero, one = np.zeros((3, 3)), np.ones((3, 3))
     cases = [
-        [u, u, u],
-        [zero, zero, zero],
-        [one, 2 * one, 3 * one],
-        [-u, -u, -2 * u],
-        [zero, u, one],
+        (u, u, u),
+        (zero, zero, zero),
+        (one, 2 * one, 3 * one),
+        (-u, -u, -2 * u),
+        (zero, u, one),
     ]
-    utility = scale * np.stack([u] * len(cases))[None]
-    objective = scale * np.swapaxes(np.stack(cases), 0, 1)[None]
-    for kind, ours in weak(utility, objective).items():
+    found = weak([alone(scale * u, *(scale * own for own in case)) for case in cases])
+    for kind, ours in found.items():
         shape, offset = kind.split("_")
-        for j, case in enumerate(cases):
+        for b, case in enumerate(cases):
             expected, _ = oracle.align_dist(u, case, shape, ORACLE_OFFSET[offset])
-            assert ours.distance[0, j] / scale == pytest.approx(expected, abs=1e-9), (kind, j)
-            assert ours.certified[0, j]
+            assert ours.distance[b, 0] / scale == pytest.approx(expected, abs=1e-9), (kind, b)
+            assert ours.certified[b, 0], (kind, b)
 
 
 def test_offsets_absorb_what_users_cannot_influence():
     rng = np.random.default_rng(1)
     u = rng.uniform(size=(3, 3))
     by_state, constant = u + rng.uniform(size=(1, 3)), u + 7
-    utility = np.stack([u] * 2 + [-u])[None]
-    objective = np.stack([by_state, constant, by_state])[None, None].repeat(3, 1)
-    found = weak(utility, objective)
-    assert np.allclose(found["hull_state"].distance[0, :2], 0, atol=1e-10)
-    assert np.allclose(found["cone_state"].distance[0, :2], 0, atol=1e-10)
-    assert np.allclose(found["cone_constant"].distance[0, 1], 0, atol=1e-10)
-    assert found["hull_none"].distance[0, 1] > 0.1
-    assert found["cone_state"].distance[0, 2] > 0.1
+    found = weak([alone(u, by_state), alone(u, constant), alone(-u, by_state)])
+    zero = {kind: ours.distance[:, 0] <= 1e-10 for kind, ours in found.items()}
+    assert zero["hull_state"][:3].tolist() == [True, True, False]
+    assert zero["cone_state"][:3].tolist() == [True, True, False]
+    assert zero["hull_constant"][:3].tolist() == [False, True, False]
+    assert zero["hull_none"][:3].tolist() == [False, False, False]
 
 
 def common_interest(kappa):
     """Two users who want the same; each provider serves one and works against the other (E2)."""
     u = np.eye(2)
-    return (
-        np.full(2, 0.5),
-        np.ones(2),
-        np.stack([u, u]),
-        np.array([[u, -kappa * u], [-kappa * u, u]]),
-    )
+    objective = np.array([[u, -kappa * u], [-kappa * u, u]])
+    return np.full(2, 0.5), np.ones(2), np.stack([u, u]), objective
 
 
 def test_opposed_users_are_weakly_and_not_strongly_aligned():
     """Every user has a provider of her own; nobody serves both (E1)."""
     us = np.stack(oracle.opposed_users())
     market = np.full(2, 0.5), np.ones(2), us, np.stack([us[[0, 0]], us[[1, 1]]])
-    _, mass, utility, objective = (part[None] for part in oracle.padded(market, 3, 3, 3, 3))
-    for kind, ours in weak(utility, objective).items():
-        assert np.all(ours.distance <= 1e-10), kind
-        if kind.startswith("cone"):
-            assert ours.weights[0, 1] == pytest.approx([0, 1, 0], abs=1e-9), kind
-    for kind, ours in strong(utility, objective, mass).items():
+    for kind, ours in weak([market]).items():
+        assert np.all(ours.distance[0] <= 1e-10), kind
+        assert ours.weights[0, 1] == pytest.approx([0, 1, 0], abs=1e-9), kind
+    for kind, ours in strong([market]).items():
         assert ours.lower[0] > 1, kind
 
 
 @pytest.mark.parametrize("kind", ["constant", "state"])
 def test_common_interest_is_strongly_aligned_below_kappa_1_only(kind):
+    """Equal weights 1 / (1 - kappa) do it; at and above 1 no mix has the users' signs."""
     kappas = [0.5, 0.8, 0.9, 1, 1.1, 2, 3]
-    markets = [oracle.padded(common_interest(kappa), 3, 3, 3, 3) for kappa in kappas]
-    _, mass, utility, objective = oracle.batched(markets)
-    ours = strong(utility, objective, mass)[kind]
+    ours = strong([common_interest(kappa) for kappa in kappas])[kind]
     assert np.all(ours.certified)
     for b, kappa in enumerate(kappas):
         if kappa < 1:
             assert ours.distance[b] <= 1e-9
-            needed = 1 / (1 - kappa)
-            assert ours.weights[b, 0] + ours.weights[b, 2] >= needed * (1 - 1e-9)
-            assert ours.weights[b, 1] >= needed * (1 - 1e-9)
+            # The third provider repeats the first: padding.
+            first, second = ours.weights[b, 0] + ours.weights[b, 2], ours.weights[b, 1]
+            assert first - kappa * second == pytest.approx(ours.scales[b, 0], abs=1e-9)
+            assert second - kappa * first == pytest.approx(ours.scales[b, 1], abs=1e-9)
         else:
             assert ours.lower[b] == pytest.approx(0.5, abs=1e-9)

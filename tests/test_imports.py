@@ -28,6 +28,7 @@ LAYERS = (
     "games",
     "market",
     "_command",
+    "__main__",
 )
 NOT_AT_RUN_TIME = (
     "chex",

@@ -122,7 +122,7 @@ def _alignment(
     user_size = _size(utility_.ravel())
     sizes = _size(objective_.reshape(providers, -1))
     # Weights that sum to one need one unit for all.
-    common = jnp.maximum(user_size, jnp.max(sizes))
+    common = _size(jnp.concatenate([utility_.ravel(), objective_.ravel()]))
     user_size = jnp.where(hull, common, user_size)
     sizes = jnp.where(hull, common, sizes)
     wanted = utility_ / user_size
@@ -141,6 +141,8 @@ def _alignment(
     primal, dual, _ = solve_linear_program(program)
 
     share = jnp.maximum(dual.rows[:providers], 0)
+    # An objective that offsets absorb helps nobody; any weight would cost digits.
+    share = jnp.where(hull | jnp.any(objective_ != 0, axis=(1, 2)), share, 0)
     share = jnp.where(hull, share.at[0].set(jnp.maximum(1 - jnp.sum(share[1:]), 0)), share)
     share = jnp.where(hull, share / jnp.sum(jnp.where(hull, share, 1)), share)
     weights = share * user_size / sizes
@@ -210,6 +212,7 @@ def _strong_alignment(utility, objective, mass, kind) -> StrongAlignment:
     primal, dual, _ = solve_linear_program(program)
 
     share = jnp.maximum(dual.rows[:providers], 0)
+    share = jnp.where(jnp.any(objective_ != 0, axis=(1, 2, 3)), share, 0)
     excess = jnp.maximum(dual.rows[providers:positive], 0)
     # A solution with all scales above one only becomes better when it is scaled down.
     scales = 1 + excess * size / user_sizes

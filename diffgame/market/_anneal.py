@@ -58,14 +58,21 @@ def anneal(market: Market, profile: ProbabilityTable) -> ProbabilityTable:
     The end is a candidate, never an equilibrium: exact best responses decide.
     """
 
-    def cool(profile, temperature):
+    def cool(probability, temperature):
         found = solve(
-            market, Logit(temperature), _SOLVER, profile,
-            tolerance=1e-6, max_steps=_STEPS, throw=False,
+            market,
+            Logit(temperature),
+            _SOLVER,
+            ProbabilityTable(probability),
+            tolerance=1e-6,
+            max_steps=_STEPS,
+            throw=False,
         )
-        return found.profile, None
+        (probability,) = jax.tree.leaves(found.profile)
+        return probability, None
 
-    return jax.lax.scan(cool, profile, jnp.array(TEMPERATURES))[0]
+    cooled, _ = jax.lax.scan(cool, profile.probability, jnp.array(TEMPERATURES))
+    return ProbabilityTable(cooled)
 
 
 def climb(

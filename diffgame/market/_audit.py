@@ -116,13 +116,19 @@ def _equilibrium(file: MarketFile, labels: Sequence[str], end: MarketEquilibrium
 
 
 def _mode(
-    file: MarketFile, market: Market, labels: Sequence[str], settings: AuditSettings,
+    file: MarketFile,
+    market: Market,
+    labels: Sequence[str],
+    settings: AuditSettings,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     progress("worst-case certificate")
     worst = _worst_cases(market)
     found: SearchResult = find_equilibria(
-        market, starts=settings.starts, seed=settings.seed, tolerance=settings.tolerance,
+        market,
+        starts=settings.starts,
+        seed=settings.seed,
+        tolerance=settings.tolerance,
         progress=progress,
     )
     babbling = found.babbling
@@ -194,7 +200,9 @@ def audit_market(
         },
     }
     if "personalized" in settings.modes:
-        mode = _mode(file, market, file.users, settings, lambda text: progress(f"personalized: {text}"))
+        mode = _mode(
+            file, market, file.users, settings, lambda text: progress(f"personalized: {text}")
+        )
         low, high, complete = _ranges(market)
         ranges = [
             {user: [float(low[d, j]), float(high[d, j])] for j, user in enumerate(file.users)}
@@ -208,6 +216,10 @@ def audit_market(
         report["personalized"] = mode
     if "anonymous" in settings.modes:
         report["anonymous"] = _mode(
-            file, market.anonymous(), [EVERYONE], settings, lambda text: progress(f"anonymous: {text}")
+            file,
+            market.anonymous(),
+            [EVERYONE],
+            settings,
+            lambda text: progress(f"anonymous: {text}"),
         )
     return report

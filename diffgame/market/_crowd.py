@@ -33,7 +33,9 @@ class CrowdMeeting(eqx.Module):
 
 
 def meet_crowd(
-    market: Market, table: Float[Array, "providers states messages"], incumbent: Int[Array, " users"]
+    market: Market,
+    table: Float[Array, "providers states messages"],
+    incumbent: Int[Array, " users"],
 ) -> CrowdMeeting:
     """Let exact users choose among tables that are the same for all of them."""
     expected = jnp.einsum("jas,s,psm->jpma", market.utility, market.prior, table)

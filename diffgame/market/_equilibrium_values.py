@@ -181,8 +181,8 @@ def equilibrium_values(
     set is one interval, found by two linear programs. A monopolist's set is that of its optima.
 
     **Arguments:** arrays as in `Market` for one user; `delta` as a share of each provider's range
-    of payoffs from her; `playable`: the actions that may be recommended. Default: those that ties to
-    the lowest index let her play at some posterior. Batch with `jax.vmap`.
+    of payoffs from her; `playable`: the actions that may be recommended, by default those that ties
+    to the lowest index let her play at some posterior. Batch with `jax.vmap`.
 
     **Source:** the characterisation and its proof are in docs/certificates.md.
 

@@ -44,7 +44,8 @@ class Market(AbstractGame):
     >>> import jax.numpy as jnp
     >>> from diffgame import Argmax, play
     >>> from diffgame.market import Market, full_revelation
-    >>> market = Market(jnp.array([0.5, 0.5]), jnp.eye(2)[None], jnp.zeros((1, 1, 2, 2)), jnp.ones(1))
+    >>> coin = jnp.array([0.5, 0.5])
+    >>> market = Market(coin, jnp.eye(2)[None], jnp.zeros((1, 1, 2, 2)), jnp.ones(1))
     >>> print(play(market, Argmax(), full_revelation(market)).utilities)
     [1.]
     """

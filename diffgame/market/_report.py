@@ -22,11 +22,11 @@ def _number(value: float) -> str:
 def _gain(bracket: Mapping[str, float]) -> str:
     lower, upper = bracket["lower"], bracket["upper"]
     if upper - lower <= _NEGLIGIBLE:
-        return "nothing" if upper == 0 else f"at most {upper:.0e}"
+        return "under 1e-9" if upper < 1e-9 else f"at most {upper:.0e}"
     return f"from {lower:.1g} to {upper:.1g}"
 
 
-def _distance(value: float) -> str:
+def _short(value: float) -> str:
     return "0" if value <= 1e-9 else f"{value:.2g}"
 
 
@@ -72,9 +72,11 @@ def _mode_lines(name: str, mode: Mapping[str, Any]) -> list[str]:
         for end in ("worst", "best")
     ]
     lines.append(f"{mode['certified']} of {mode['searched']} end points certified")
-    gains = ", ".join(f"{who} {_number(gain)}" for who, gain in mode["babbling_gain"].items())
+    gains = ", ".join(f"{who} {_short(gain)}" for who, gain in mode["babbling_gain"].items())
     verdict = {True: "an equilibrium", False: "no equilibrium", None: "not decided"}
-    lines.append(f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain of {gains}")
+    lines.append(
+        f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain from leaving: {gains}"
+    )
     total = mode["worst_case_loss"]["total"]
     everyone = ": all give full information" if total <= _NEGLIGIBLE else ""
     lines.append(f"no {name} equilibrium loses users over {_number(total)} in total{everyone}")
@@ -89,15 +91,15 @@ def _theorems(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
     elif "personalized" in report:
         worst = max(facts["alignment"]["cone_state"] for facts in report["users"].values())
         lines.append(
-            f"weak alignment within {_distance(worst)}: every personalized equilibrium gives each user "
-            f"full information less at most twice her distance ({_distance(2 * worst)} at most)"
+            f"weak alignment within {_short(worst)}: every personalized equilibrium gives each "
+            f"user full information less at most twice her distance ({_short(2 * worst)} at most)"
         )
     if providers > 1 and "anonymous" in report:
         strong = report["strong_alignment"]["state"]["distance"]
         loss = 2 * len(file.users) * strong
         lines.append(
-            f"common weights within {_distance(strong)}: every anonymous equilibrium loses users at most "
-            f"{_distance(loss)} in total, each counted by her scale"
+            f"common weights within {_short(strong)}: every anonymous equilibrium loses users at "
+            f"most {_short(loss)} in total, each counted by her scale"
             + ("" if strong > _NEGLIGIBLE else ": full information for all")
         )
     return lines
@@ -130,7 +132,8 @@ def print_report(file: MarketFile, report: Mapping[str, Any], console: Console) 
     console.print(
         f"{len(file.users)} users, {len(file.providers)} providers ({providers}), "
         f"{len(file.states)} states, {len(file.actions)} actions",
-        highlight=False, markup=False,
+        highlight=False,
+        markup=False,
     )
     console.print()
     console.print(_users(file, report))
@@ -147,5 +150,7 @@ def print_report(file: MarketFile, report: Mapping[str, Any], console: Console) 
         "Ties: users follow the recommendation when indifferent and stay with their provider; "
         "deviations are suprema, with ties in the deviator's favour. certified: linear programs "
         "over all deviations; local: over those searched.",
-        style="dim", highlight=False, markup=False,
+        style="dim",
+        highlight=False,
+        markup=False,
     )

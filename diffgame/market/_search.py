@@ -4,31 +4,27 @@ import dataclasses
 import enum
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Float, Int
 
-from .._policy import ProbabilityTable
-from ._anneal import anneal, unit_market
-from ._best_response import exploitability, meet
-from ._crowd import bound_gains, meet_crowd, search_deviation
-from ._dynamics import propose, recommend, settle_user
-from ._equilibrium_values import EquilibriumValues, equilibrium_values
+from ._crowd import meet_crowd
 from ._market import Market, babbling, full_revelation, random_profile
-from ._segment import (
-    Segment,
-    action_profiles,
-    make_segment,
-    playable_profiles,
-    unit_utility,
+from ._segment import action_profiles, unit_utility
+from ._settle import (
+    CrowdSettled,
+    Settled,
+    played_profiles,
+    settle_crowd,
+    settle_group,
+    settle_users,
+    smooth,
 )
 
 # Up to this many users in a segment, best responses are computed over all action profiles.
 EXACT_USERS = 4
-_ROUNDS = 2
-_DEVIATIONS = 4
+# Messages sent with less probability than this in every state are rounding errors.
 _NEGLIGIBLE = 1e-9
 
 
@@ -96,181 +92,6 @@ class SearchResult:
         return standing or self.equilibria
 
 
-class _Settled(eqx.Module):
-    """A segment's end points, gains in the units of the market; `smooth`: before the dynamics."""
-
-    signal: Float[Array, "ends providers profiles states"]
-    incumbent: Int[Array, "ends users"]
-    lower: Float[Array, "ends providers"]
-    upper: Float[Array, "ends providers"]
-    smooth: Float[Array, "starts providers"]
-
-
-@eqx.filter_jit
-def _smooth(market: Market, starts: ProbabilityTable) -> ProbabilityTable:
-    unit = unit_market(market)
-    return jax.vmap(lambda profile: anneal(unit, profile))(starts)
-
-
-def _in_batches(function: Callable, items: PyTree, size: int = 32) -> PyTree:
-    """Map over the leading axis, `size` at a time to bound memory.
-
-    Filled up with copies of the first item: a remainder would be compiled a second time.
-    """
-    count = jax.tree.leaves(items)[0].shape[0]
-    if count <= size:
-        return jax.vmap(function)(items)
-    index = jnp.arange(-(-count // size) * size)
-    fill = jnp.where(index < count, index, 0)
-    results = jax.lax.map(function, jax.tree.map(lambda leaf: leaf[fill], items), batch_size=size)
-    return jax.tree.map(lambda leaf: leaf[:count], results)
-
-
-def _assess(
-    segment: Segment,
-    signal: Float[Array, "ends providers profiles states"],
-    incumbent: Int[Array, "ends users"],
-    size: Float[Array, " providers"],
-) -> _Settled:
-    """All end points at once: who has whom, and every provider's exact gain from deviating."""
-
-    def one(pair):
-        meeting = meet(segment, *pair)
-        gain = exploitability(segment, meeting)
-        return meeting.chosen, gain.lower * size, gain.upper * size
-
-    chosen, lower, upper = _in_batches(one, (signal, incumbent))
-    return _Settled(signal, chosen, lower, upper, upper)
-
-
-def settle_user_starts(
-    prior: Float[Array, " states"],
-    utility: Float[Array, "actions states"],
-    objective: Float[Array, "providers actions states"],
-    mass: Float[Array, ""],
-    tables: Float[Array, "starts providers states messages"],
-) -> tuple[_Settled, EquilibriumValues]:
-    """One user of a personalized market: every start settled, then her exact worst and best."""
-    unit, size = unit_utility(utility[None])
-    objective, payoff_size = unit_utility(objective)
-    segment = make_segment(prior, unit, objective[:, None], jnp.ones(1))
-    values = equilibrium_values(prior, utility, objective, playable=segment.playable)
-    base = jnp.min(utility)
-    inside = eqx.tree_at(
-        lambda values: (values.low, values.high),
-        values,
-        ((values.low - base) / size[0], (values.high - base) / size[0]),
-    )
-    posted = jax.vmap(jax.vmap(lambda table: recommend(segment, table)))(tables)
-    ends, incumbent = jax.vmap(lambda signal: settle_user(segment, signal, inside))(posted)
-    extreme = jnp.stack([values.worst()[1], values.best()[1]])[:, None]
-    extreme = jnp.broadcast_to(extreme, (2, *posted.shape[1:]))
-    fixed = jnp.concatenate([_as_posted(segment, len(objective)), extreme])
-    everything = jnp.concatenate([ends, fixed, posted])
-    nobody = jnp.zeros((len(fixed) + len(posted), 1), int)
-    settled = _assess(segment, everything, jnp.concatenate([incumbent, nobody]), payoff_size * mass)
-    kept = len(ends) + len(fixed)
-    return _keep(settled, jnp.arange(kept), jnp.arange(kept, len(everything))), values
-
-
-def _as_posted(segment: Segment, providers: int) -> Float[Array, "two providers profiles states"]:
-    """All babble, and all reveal the state."""
-    states = len(segment.prior)
-    tables = jnp.stack([jnp.eye(states)[:1].repeat(states, 0), jnp.eye(states)])
-    signals = jax.vmap(lambda table: recommend(segment, table))(tables)[:, None]
-    return jnp.broadcast_to(signals, (2, providers, *signals.shape[2:]))
-
-
-def _keep(settled: _Settled, ends: Int[Array, " ends"], smooth: Int[Array, " starts"]) -> _Settled:
-    kept = jax.tree.map(lambda leaf: leaf[ends], settled)
-    return eqx.tree_at(lambda kept: kept.smooth, kept, settled.upper[smooth])
-
-
-@eqx.filter_jit
-def settle_users(market: Market, tables: Float[Array, "starts providers users states messages"]):
-    """All users of a personalized market: leaves have a leading "users" axis."""
-    return jax.vmap(settle_user_starts, in_axes=(None, 0, 1, 0, 2))(
-        market.prior, market.utility, market.objective, market.mass, tables
-    )
-
-
-@eqx.filter_jit
-def _settle_group(
-    market: Market,
-    profiles: Int[Array, "profiles users"],
-    tables: Float[Array, "starts providers states messages"],
-) -> _Settled:
-    """A segment of few users: every start settled as well as can be, then the profiles as posted."""
-    unit, _ = unit_utility(market.utility)
-    size = jnp.einsum("ij,j->i", unit_utility(market.objective)[1], market.mass)
-    objective = market.objective / size[:, None, None, None]
-    segment = make_segment(market.prior, unit, objective, market.mass, profiles)
-    posted = jax.vmap(jax.vmap(lambda table: recommend(segment, table)))(tables)
-    proposed, incumbents = _in_batches(lambda signal: propose(segment, signal), posted)
-    starts, proposals, users = incumbents.shape
-    fixed = _as_posted(segment, len(objective))
-    everything = jnp.concatenate([proposed.reshape(-1, *posted.shape[1:]), fixed])
-    incumbents = jnp.concatenate([incumbents.reshape(-1, users), jnp.zeros((2, users), int)])
-    settled = _assess(segment, everything, incumbents, size)
-    # Of each start's proposals the first that nobody leaves, else the one left for the least.
-    left = jnp.max(settled.upper / size[None], axis=1)[: starts * proposals]
-    left = jnp.maximum(left.reshape(starts, proposals), _NEGLIGIBLE)
-    first = jnp.arange(starts) * proposals
-    ends = first + jnp.argmin(left, axis=1)
-    return _keep(settled, jnp.concatenate([ends, starts * proposals + jnp.arange(2)]), first)
-
-
-class _CrowdSettled(eqx.Module):
-    table: Float[Array, "starts providers states messages"]
-    incumbent: Int[Array, "starts users"]
-    lower: Float[Array, "starts providers"]
-    upper: Float[Array, "starts providers"]
-    smooth: Float[Array, "starts providers"]
-
-
-@eqx.filter_jit
-def _settle_crowd(market: Market, tables, keys):
-    """A segment of many users: rounds of the deviations that search finds, then the bracket."""
-    unit = unit_market(market)
-    scale = jnp.einsum("ij,j->i", unit_utility(market.objective)[1], market.mass)
-    nobody = jnp.zeros(len(market.mass), int)
-
-    def deviate(table, chosen, provider, key):
-        return search_deviation(unit, table, chosen, provider, key, _DEVIATIONS)
-
-    def settle(table, key):
-        chosen = meet_crowd(unit, table, nobody).chosen
-        smooth = bound_gains(unit, meet_crowd(unit, table, chosen))
-        providers = len(table)
-
-        def turn(carry, number):
-            table, chosen, best = carry
-            provider = number % providers
-            gain, new = deviate(table, chosen, provider, jax.random.fold_in(key, number))
-            # The last round only looks: its gains are those at the tables that are kept.
-            moves = (gain > 1e-7) & (number < _ROUNDS * providers)
-            table = jnp.where(moves, table.at[provider].set(new), table)
-            chosen = meet_crowd(unit, table, chosen).chosen
-            return (table, chosen, best.at[provider].set(gain)), None
-
-        start = table, chosen, jnp.zeros(providers)
-        turns = jnp.arange((_ROUNDS + 1) * providers)
-        (table, chosen, lower), _ = jax.lax.scan(turn, start, turns)
-        upper = jnp.maximum(bound_gains(unit, meet_crowd(unit, table, chosen)), lower)
-        return _CrowdSettled(table, chosen, lower * scale, upper * scale, smooth * scale)
-
-    return _in_batches(lambda pair: settle(*pair), (tables, keys))
-
-
-_playable = eqx.filter_jit(playable_profiles)
-
-
-def played_profiles(market: Market) -> Int[np.ndarray, "profiles users"]:
-    """The action profiles that can arise when all users see one signal."""
-    profiles = action_profiles(*market.utility.shape[:2])
-    return profiles[np.asarray(_playable(market.prior, market.utility, jnp.asarray(profiles)))]
-
-
 def _segment_market(market: Market, members: Int[np.ndarray, " members"]) -> Market:
     return Market(
         market.prior, market.utility[members], market.objective[:, members], market.mass[members]
@@ -290,7 +111,7 @@ class _Piece:
     action: Callable[[int, int, int], Int[np.ndarray, " messages"]]
 
 
-def _profile_piece(settled: _Settled, members: np.ndarray, profiles: np.ndarray) -> _Piece:
+def _profile_piece(settled: Settled, members: np.ndarray, profiles: np.ndarray) -> _Piece:
     signal = np.asarray(settled.signal)
 
     def sent(start: int, provider: int) -> np.ndarray:
@@ -304,16 +125,21 @@ def _profile_piece(settled: _Settled, members: np.ndarray, profiles: np.ndarray)
         return profiles[sent(start, provider), member]
 
     return _Piece(
-        members, np.asarray(settled.lower), np.asarray(settled.upper), np.asarray(settled.smooth),
-        np.asarray(settled.incumbent), table, action,
+        members,
+        np.asarray(settled.lower),
+        np.asarray(settled.upper),
+        np.asarray(settled.smooth),
+        np.asarray(settled.incumbent),
+        table,
+        action,
     )
 
 
-def _crowd_piece(market: Market, settled: _CrowdSettled, members: np.ndarray) -> _Piece:
+def _crowd_piece(market: Market, settled: CrowdSettled, members: np.ndarray) -> _Piece:
     tables = np.asarray(settled.table)
-    actions = np.asarray(jax.vmap(lambda t, c: meet_crowd(market, t, c).actions)(
-        settled.table, settled.incumbent
-    ))
+    actions = np.asarray(
+        jax.vmap(lambda t, c: meet_crowd(market, t, c).actions)(settled.table, settled.incumbent)
+    )
 
     def sent(start: int, provider: int) -> np.ndarray:
         return np.flatnonzero(tables[start, provider].max(axis=0) > _NEGLIGIBLE)
@@ -326,20 +152,29 @@ def _crowd_piece(market: Market, settled: _CrowdSettled, members: np.ndarray) ->
         return actions[start, member, provider, sent(start, provider)]
 
     return _Piece(
-        members, np.asarray(settled.lower), np.asarray(settled.upper), np.asarray(settled.smooth),
-        np.asarray(settled.incumbent), table, action,
+        members,
+        np.asarray(settled.lower),
+        np.asarray(settled.upper),
+        np.asarray(settled.smooth),
+        np.asarray(settled.incumbent),
+        table,
+        action,
     )
 
 
 def _assemble(
-    market: Market, labels: np.ndarray, pieces: Sequence[_Piece], start: int, name: str,
+    market: Market,
+    labels: np.ndarray,
+    pieces: Sequence[_Piece],
+    start: int,
+    name: str,
     tolerance: Float[np.ndarray, " providers"],
 ) -> MarketEquilibrium:
     providers, users = market.objective.shape[:2]
     prior, utility = np.asarray(market.prior), np.asarray(market.utility)
     worth = np.asarray(market.objective) * np.asarray(market.mass)[None, :, None, None]
-    lower = sum(piece.lower[start] for piece in pieces)
-    upper = sum(piece.upper[start] for piece in pieces)
+    lower = np.sum([piece.lower[start] for piece in pieces], axis=0)
+    upper = np.sum([piece.upper[start] for piece in pieces], axis=0)
     tables = [[piece.table(start, i) for piece in pieces] for i in range(providers)]
     chosen, actions = np.zeros(users, int), [[] for _ in range(users)]
     values, payoffs = np.zeros(users), np.zeros(providers)
@@ -357,9 +192,7 @@ def _assemble(
     status = MarketStatus.exploitable
     if np.all(unbeaten):
         status = MarketStatus.certified if np.all(ok) else MarketStatus.local
-    return MarketEquilibrium(
-        name, status, values, payoffs, lower, upper, tables, chosen, actions
-    )
+    return MarketEquilibrium(name, status, values, payoffs, lower, upper, tables, chosen, actions)
 
 
 def find_equilibria(
@@ -380,7 +213,7 @@ def find_equilibria(
     **Arguments:** `tolerance`: gain from a deviation that counts as none, as a share of the range
     of the provider's payoffs; `progress`: called with a line of text before each stage.
 
-    **Returns:** all end points, with the best and the worst for users. Needs float64 (jax_enable_x64).
+    **Returns:** all end points, with the best and the worst for users. Needs float64.
 
     >>> import jax.numpy as jnp
     >>> from diffgame.market import Market, find_equilibria
@@ -408,10 +241,10 @@ def find_equilibria(
     names = ["babbling", "full revelation", *(f"random {n}" for n in range(1, starts + 1))]
     progress(f"annealing {len(profiles)} starts")
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *profiles)
-    tables = _smooth(market, stack).probability
+    tables = smooth(market, stack).probability
     pieces: list[_Piece] = []
     single = [int(group[0]) for group in groups if len(group) == 1]
-    settled: dict[int, _Settled] = {}
+    settled: dict[int, Settled] = {}
     if single:
         progress(f"exact best responses and equilibrium values of {len(single)} users")
         where = np.array([labels[user] for user in single])
@@ -427,7 +260,7 @@ def find_equilibria(
         elif len(group) <= EXACT_USERS:
             progress(f"exact best responses for {len(group)} users together")
             profiles = played_profiles(part)
-            ends = _settle_group(part, jnp.asarray(profiles), tables[:, :, label])
+            ends = settle_group(part, jnp.asarray(profiles), tables[:, :, label])
             pieces.append(_profile_piece(ends, group, profiles))
         else:
             progress(f"searching deviations for {len(group)} users together")
@@ -435,7 +268,7 @@ def find_equilibria(
             extra = jnp.stack([profile.probability[:, label] for profile in plain])
             table = jnp.concatenate([tables[:, :, label], extra])
             crowd = part.anonymous().with_messages(messages)
-            ends = _settle_crowd(crowd, table, jax.random.split(keys[0], len(table)))
+            ends = settle_crowd(crowd, table, jax.random.split(keys[0], len(table)))
             pieces.append(_crowd_piece(part, ends, group))
     names += ["babbling, as posted", "full revelation, as posted"]
     if len(single) == len(groups):
@@ -447,8 +280,8 @@ def find_equilibria(
         _assemble(market, labels, pieces, start, name, tolerance * scale)
         for start, name in enumerate(names)
     ]
-    smooth = sum(piece.smooth for piece in pieces)[: starts + 2]
-    done = np.isfinite(smooth) & (smooth >= 0) & (smooth <= tolerance * scale)
+    early = np.sum([piece.smooth[: starts + 2] for piece in pieces], axis=0)
+    done = np.isfinite(early) & (early >= 0) & (early <= tolerance * scale)
     mass = np.asarray(market.mass)
     searched = [
         end

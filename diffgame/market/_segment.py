@@ -89,7 +89,9 @@ def playable_profiles(
         spare = jnp.concatenate([jnp.zeros(rows + 1), jnp.ones(1)])
         program = LinearProgram(
             jnp.where(possible, 0.0, 1.0)[None],
-            jnp.concatenate([jnp.zeros(rows), jnp.full(rows, _SHORTFALL_PRICE), jnp.array([-1.0, 0.0])]),
+            jnp.concatenate(
+                [jnp.zeros(rows), jnp.full(rows, _SHORTFALL_PRICE), jnp.array([-1.0, 0.0])]
+            ),
             jnp.zeros((1, 1, states)),
             jnp.where(possible[None, None, :], coupling[:, None, :], 0),
             jnp.concatenate([slack, shortfall, strict[:, None], spare[:, None]], axis=1),
