@@ -219,8 +219,9 @@ def _factorise(scaled: _Scaled, weight: Float[Array, "variables lanes"]):
 
 
 def _longest(value, move):
-    ratio = jnp.where(move < 0, -value / move, jnp.inf)
-    return jnp.minimum(1.0, _STEP * jnp.min(ratio, axis=0))
+    # Each number is used once: XLA may round two uses of the same one differently, and a sign
+    # that was tested can be another when it is divided by.
+    return _STEP / jnp.maximum(_STEP, jnp.max(-move / value, axis=0))
 
 
 class _Iterate(eqx.Module):
@@ -328,8 +329,8 @@ def _solve_lanes(program: LinearProgram, tolerance, max_steps):
         return jnp.any(carry[-1] < _DONE)
 
     def turn(carry):
-        here, best, worst, step, phase = carry
-        point = _turn(scaled, *here, phase)
+        (point, errors), best, worst, step, phase = carry
+        point = _turn(scaled, point, errors, phase)
         there = point, _errors(scaled, point)
         *_, rest, error = there[1]
         polishing = phase == _POLISH
@@ -352,7 +353,7 @@ def _solve_lanes(program: LinearProgram, tolerance, max_steps):
     x, _, z = scaled.unstack(best.primal)
     within = best.within * scaled.cost_size[None, None] / scaled.within_size
     rows = best.rows * scaled.cost_size[None] / scaled.row_size
-    return Primal(x.swapaxes(0, 1), z), Dual(within.swapaxes(0, 1), rows), steps
+    return (x.swapaxes(0, 1), z), (within.swapaxes(0, 1), rows), steps
 
 
 def _width(program: LinearProgram) -> int:
@@ -414,4 +415,5 @@ def solve_linear_program(
     """
     one = jax.tree.map(lambda leaf: leaf[..., None], program)
     found = _solve_many(tolerance, max_steps)(one)
-    return jax.tree.map(lambda leaf: leaf[..., 0], found)
+    primal, dual, steps = jax.tree.map(lambda leaf: leaf[..., 0], found)
+    return Primal(*primal), Dual(*dual), steps

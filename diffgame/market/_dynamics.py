@@ -34,10 +34,12 @@ def best_response_dynamics(
     """Providers in turn post a best response that wins users by `margin` of their ranges.
 
     A provider that gains at most `tolerance` copies the signal of the users' provider, if all
-    have the same one: with one user her value then never falls and the run ends. It stops when
-    nobody moved for a whole round, or after `rounds`.
+    have the same one. The first user's provider moves last: with one user, everybody else has
+    copied by then what she has, so her value never falls. It stops when nobody moved for a whole
+    round, or after `rounds`.
     """
     providers = len(signal)
+    last = meet(segment, signal, incumbent).chosen[0]
     silent = recommend(segment, jnp.ones((len(segment.prior), 1)))
 
     def goes_on(carry):
@@ -46,7 +48,7 @@ def best_response_dynamics(
 
     def move(carry):
         signal, incumbent, turn, idle = carry
-        provider = turn % providers
+        provider = (last + 1 + turn) % providers
         meeting = meet(segment, signal, incumbent)
         outside = outside_options(segment, meeting, provider)
         response = best_response(segment, provider, outside, margin)

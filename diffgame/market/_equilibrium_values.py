@@ -205,12 +205,10 @@ def equilibrium_values(
     uninformed = jnp.max(unit[0] @ prior)
     full = jnp.max(unit[0], axis=0) @ prior
     frontier = jax.vmap(lambda payoff: _frontier(segment, user, payoff))(payoffs)
+    best_payoffs = frontier.payoff
     if providers == 1:
         # Nobody to go to: the provider insists on its optimum at any value.
-        top = frontier.payoff[:, :1]
-        frontier = _Frontier(
-            frontier.value, jnp.broadcast_to(top, (1, _CAPACITY)), frontier.complete
-        )
+        best_payoffs = jnp.broadcast_to(best_payoffs[:, :1], best_payoffs.shape)
     breaks = jnp.sort(jnp.concatenate([uninformed[None], frontier.value.ravel(), full[None]]))
     cells = len(breaks) - 1
 
@@ -218,9 +216,7 @@ def equilibrium_values(
         low, high = breaks[cell], breaks[cell + 1]
 
         def best_payoff(value):
-            return jax.vmap(jnp.interp, in_axes=(None, 0, 0))(
-                value, frontier.value, frontier.payoff
-            )
+            return jax.vmap(jnp.interp, in_axes=(None, 0, 0))(value, frontier.value, best_payoffs)
 
         floor = best_payoff(low)
         slope = (best_payoff(high) - floor) / jnp.maximum(high - low, _NARROW)

@@ -57,9 +57,9 @@ class MarketEquilibrium:
     provider_payoffs: Float[np.ndarray, " providers"]
     lower: Float[np.ndarray, " providers"]
     upper: Float[np.ndarray, " providers"]
-    tables: list[list[Float[np.ndarray, "states messages"]]]
+    tables: list[list[Float[np.ndarray, "states _"]]]
     chosen: Int[np.ndarray, " users"]
-    actions: list[list[Int[np.ndarray, " messages"]]]
+    actions: list[list[Int[np.ndarray, " _"]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Piece:
     members: Int[np.ndarray, " members"]
     lower: Float[np.ndarray, "starts providers"]
     upper: Float[np.ndarray, "starts providers"]
-    smooth: Float[np.ndarray, "starts providers"]
+    smooth: Float[np.ndarray, "early providers"]
     chosen: Int[np.ndarray, "starts members"]
     table: Callable[[int, int], Float[np.ndarray, "states messages"]]
     action: Callable[[int, int, int], Int[np.ndarray, " messages"]]
