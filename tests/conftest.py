@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 # Most of a test's time is compilation: optimise less, and leave out the slow fusion emitters where
-# jaxlib knows the switch. Without the concurrent scheduler two LAPACK calls cannot block each other.
+# jaxlib knows the switch. Without the concurrent scheduler, LAPACK calls cannot block each other.
 _FLAGS = [
     os.environ.get("XLA_FLAGS", ""),
     "--xla_backend_optimization_level=0",

@@ -4,6 +4,8 @@ Arrays as in `oracle`: u (actions, states), U (providers, actions, states). Acti
 the user from ever playing are left out before anything is computed.
 """
 
+import itertools
+
 import numpy as np
 
 from .oracle import babble_value, full_value, lp, playable
@@ -79,7 +81,7 @@ def equilibrium_values(mu, u, U, delta=0.0, drop_unplayable=True):
 
     breaks = np.unique(np.r_[babble_value(mu, u), full, *[curve[:, 0] for curve in curves]])
     found = [(full, full)] if len(U) > 1 else []
-    for low, high in zip(breaks[:-1], breaks[1:], strict=True):
+    for low, high in itertools.pairwise(breaks):
         if high - low < _NARROW:
             continue
         rows, levels = [u, -u], [low, -high]

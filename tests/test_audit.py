@@ -110,7 +110,10 @@ def check_again(market, end, mode):
     """A reported end from the market and the report alone; returns each provider's exact gain."""
     n, k = len(market.users), len(market.providers)
     tables = [
-        [np.array(end["policies"][i][u if mode == "personalized" else "everyone"]) for u in market.users]
+        [
+            np.array(end["policies"][i][u if mode == "personalized" else "everyone"])
+            for u in market.users
+        ]
         for i in market.providers
     ]
     for pi in [pi for own in tables for pi in own]:
@@ -118,7 +121,10 @@ def check_again(market, end, mode):
         assert pi.min() >= 0
         np.testing.assert_allclose(pi.sum(axis=1), 1, rtol=0, atol=1e-12)
     values = np.array(
-        [[oracle.user_value(tables[i][j], market.mu, u) for i in range(k)] for j, u in enumerate(market.us)]
+        [
+            [oracle.user_value(tables[i][j], market.mu, u) for i in range(k)]
+            for j, u in enumerate(market.us)
+        ]
     )
     chosen, outcomes = np.zeros(n, int), []
     for j, user in enumerate(market.users):
@@ -136,11 +142,16 @@ def check_again(market, end, mode):
         np.add.at(x, actions, joint.T)
         outcomes.append(x)
     payoffs = np.array(
-        [sum(market.mass[j] * (outcomes[j] * market.U[i, j]).sum() for j in range(n)) for i in range(k)]
+        [
+            sum(market.mass[j] * (outcomes[j] * market.U[i, j]).sum() for j in range(n))
+            for i in range(k)
+        ]
     )
     reported = [end["provider_payoffs"][name] for name in market.providers]
     assert np.all(np.abs(reported - payoffs) <= 1e-10 * market.range)
-    gains = np.array([deviation(market, i, tables, values, chosen, outcomes, mode) for i in range(k)])
+    gains = np.array(
+        [deviation(market, i, tables, values, chosen, outcomes, mode) for i in range(k)]
+    )
     return gains - payoffs
 
 
@@ -158,7 +169,9 @@ def deviation(market, i, tables, values, chosen, outcomes, mode):
         h = chosen[j] if chosen[j] in tied else tied[0]
         same = np.array_equal(tables[h][j], tables[chosen[j]][j])
         outside.append(best)
-        fallback.append(outcomes[j] if same else oracle.outcome(tables[h][j], market.mu, u, tol=1e-9))
+        fallback.append(
+            outcomes[j] if same else oracle.outcome(tables[h][j], market.mu, u, tol=1e-9)
+        )
     if mode == "anonymous":
         users = list(market.us)
         return oracle.best_response(
@@ -232,15 +245,19 @@ def test_the_check_from_the_files_finds_what_is_wrong(audited):
     end = json.loads(json.dumps(audited[1]["personalized"]["worst"]))
     end["user_values"] = dict.fromkeys(market.users, 0.0)
     end["provider_payoffs"] = dict.fromkeys(market.providers, 0.0)
-    end["policies"] = {
-        i: {u: [[1.0], [1.0]] for u in market.users} for i in market.providers
-    }
+    end["policies"] = {i: {u: [[1.0], [1.0]] for u in market.users} for i in market.providers}
     for choice in end["choices"].values():
         choice["actions"] = ["safe"]
     np.testing.assert_allclose(check_again(market, end, "personalized"), 1, rtol=0, atol=1e-9)
     np.testing.assert_allclose(
-        check_again(market, end | {"policies": {i: {"everyone": [[1.0], [1.0]]} for i in market.providers}}, "anonymous"),
-        0, rtol=0, atol=1e-9,
+        check_again(
+            market,
+            end | {"policies": {i: {"everyone": [[1.0], [1.0]]} for i in market.providers}},
+            "anonymous",
+        ),
+        0,
+        rtol=0,
+        atol=1e-9,
     )
 
 

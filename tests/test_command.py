@@ -137,8 +137,18 @@ def test_an_interrupt_leaves_nothing_behind(monkeypatch, tmp_path, capsys):
 def test_a_pipe_of_80_columns_gets_plain_text(tmp_path):
     """The whole program, as installed, on a market of one provider."""
     done = subprocess.run(
-        [sys.executable, "-m", "diffgame", "audit", str(MARKETS / "prosecutor.json"), *FEW]
-        + ["--modes", "personalized", "--json", str(tmp_path / "out.json")],
+        [
+            sys.executable,
+            "-m",
+            "diffgame",
+            "audit",
+            str(MARKETS / "prosecutor.json"),
+            *FEW,
+            "--modes",
+            "personalized",
+            "--json",
+            str(tmp_path / "out.json"),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -19,9 +19,7 @@ SEEDS = range(12)
 @jax.jit
 @jax.vmap
 def bracket(mu, us, U, mass, tables, key):
-    market = Market(
-        mu, us, U, mass, jnp.zeros(USERS, int), observations=1, messages=MESSAGES
-    )
+    market = Market(mu, us, U, mass, jnp.zeros(USERS, int), observations=1, messages=MESSAGES)
     incumbent = jnp.zeros(USERS, int)
     meeting = meet_crowd(market, tables, incumbent)
     lower, deviations = jax.vmap(
@@ -79,7 +77,9 @@ def test_a_deviation_found_gains_what_is_said(found):
         mu, us, U, mass, tables = (array[b] for array in arrays)
         moved = [[deviations[b, i] if h == i else tables[h]] * USERS for h in range(PROVIDERS)]
         before = sum(meeting.payoffs[b, i, h, j] for j, h in enumerate(meeting.chosen[b]))
-        values = np.array([[oracle.user_value(pi[j], mu, us[j]) for pi in moved] for j in range(USERS)])
+        values = np.array(
+            [[oracle.user_value(pi[j], mu, us[j]) for pi in moved] for j in range(USERS)]
+        )
         after = 0.0
         for j, old in enumerate(meeting.chosen[b]):
             best = values[j].max() - 1e-9

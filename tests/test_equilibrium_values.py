@@ -65,7 +65,9 @@ def compute(markets, deltas=0.0, everything=False, scale=1.0):
         gains = np.resize(deltas[first : own[-1] + 1], BATCH)
         flags = np.full(BATCH, everything)
         found = solve(prior, utility[:, 0], objective[:, :, 0], gains, flags)
-        results += [unpack(jax.tree.map(lambda x, b=b: x[b], found), scale) for b in range(len(own))]
+        results += [
+            unpack(jax.tree.map(lambda x, b=b: x[b], found), scale) for b in range(len(own))
+        ]
     return results
 
 
@@ -76,7 +78,12 @@ def random_user(seed, providers, actions, states, aligned):
 
 def random_users(count):
     """`count` users of each size, aligned exactly and not; names say how to make each again."""
-    cases = [(seed, *size, aligned) for size in SIZES for aligned in (True, False) for seed in range(count)]
+    cases = [
+        (seed, *size, aligned)
+        for size in SIZES
+        for aligned in (True, False)
+        for seed in range(count)
+    ]
     return [f"random_user{case}" for case in cases], [random_user(*case) for case in cases]
 
 
@@ -98,7 +105,10 @@ def disconnected():
 
 COURT = np.array([0.7, 0.3])
 CLOSED = {
-    "two providers who want acquittal": ((COURT, np.eye(2), np.stack([ACQUIT, ACQUIT])), [[0.7, 1]]),
+    "two providers who want acquittal": (
+        (COURT, np.eye(2), np.stack([ACQUIT, ACQUIT])),
+        [[0.7, 1]],
+    ),
     "prosecutor and defender": ((COURT, np.eye(2), np.stack([CONVICT, ACQUIT])), [[1, 1]]),
     "two prosecutors": ((COURT, np.eye(2), np.stack([CONVICT, CONVICT])), [[0.7, 1]]),
     "no conflict": ((COURT, np.eye(2), np.stack([np.eye(2), np.eye(2)])), [[1, 1]]),
@@ -168,8 +178,10 @@ def test_random_users_equal_the_reference(count):
         error, pieces = max(error, difference), pieces + (len(expected) > 1)
         interior += expected[0, 0] < expected[-1, 1] - 1e-6
     assert interior > 0
-    print(f"{len(names)} users, worst difference {error:.1e}; worst value below full information "
-          f"for {interior}, set disconnected for {pieces}")
+    print(
+        f"{len(names)} users, worst difference {error:.1e}; worst value below full information "
+        f"for {interior}, set disconnected for {pieces}"
+    )
 
 
 @pytest.mark.parametrize("delta", [1e-9, 1e-6, 1e-2])
@@ -281,7 +293,9 @@ def test_units_do_not_matter(scale):
         (
             mu,
             scale * (u + 3),
-            U * 10.0 ** rng.integers(-6, 7, (len(U), 1, 1)) * (1 + rng.uniform(size=(len(U), 1, 1))),
+            U
+            * 10.0 ** rng.integers(-6, 7, (len(U), 1, 1))
+            * (1 + rng.uniform(size=(len(U), 1, 1))),
         )
         for mu, u, U in markets
     ]

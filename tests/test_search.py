@@ -9,7 +9,6 @@ import pytest
 
 from diffgame import ProbabilityTable
 from diffgame.market import Market, MarketStatus, _search, find_equilibria
-from diffgame.market._segment import unit_utility
 from diffgame.market._settle import settle_user_starts, settle_users, smooth
 
 from . import oracle
@@ -72,7 +71,10 @@ def test_opposed_users_learn_everything_one_by_one(personalized):
 
 
 def test_a_reported_profile_is_a_signal_with_optimal_actions(personalized, anonymous):
-    for market, found in ((opposed_users(), personalized), (opposed_users().anonymous(), anonymous)):
+    for market, found in (
+        (opposed_users(), personalized),
+        (opposed_users().anonymous(), anonymous),
+    ):
         observation = np.asarray(market.observation)
         for end in found.equilibria:
             for j, (i, said) in enumerate(zip(end.chosen, end.actions, strict=True)):
@@ -167,7 +169,7 @@ def check_ends(seed, market, settled, values, tolerance=1e-6):
     size = np.array([[np.ptp(table) for table in own] for own in U]) @ mass
     upper = settled.upper.sum(axis=0)  # [ends, providers]
     starts = settled.smooth.shape[1]
-    searched = np.r_[: starts, starts + 2 : upper.shape[0]]  # not what is merely posted
+    searched = np.r_[:starts, starts + 2 : upper.shape[0]]  # not what is merely posted
     certified = np.isfinite(upper) & (upper >= 0) & (upper <= tolerance * size)
     assert np.all(certified[searched]), f"{seed=}: {upper[searched].max(axis=0) / size}"
     early = settled.smooth.sum(axis=0)
