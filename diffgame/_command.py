@@ -110,7 +110,7 @@ def _prepare_compiler() -> None:
     flags, switch = os.environ.get("XLA_FLAGS", ""), "xla_cpu_use_fusion_emitters"
     if version("jaxlib").startswith("0.10.") and switch not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{switch}=false".strip()
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "diffgame", "jax"))
     jax.config.update("jax_enable_x64", True)
