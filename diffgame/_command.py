@@ -1,6 +1,7 @@
 """The command `diffgame`."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -39,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser(
         "audit",
         help="find and certify the equilibria of a market",
-        description="Read a market (diffgame.market/1), find equilibria with personalized and "
-        "with anonymous policies, certify them, and say what personalization does for users.",
+        description="Read a market (diffgame.market/1), find equilibria with personalized\n"
+        "and with anonymous policies, certify them, and say what personalization\n"
+        "does for users.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -81,7 +83,7 @@ def _check_output(path: Path) -> None:
     # Told before minutes of work, not after them.
     if path.is_dir():
         raise _Refused(f"--json {path}: is a directory; name a file")
-    if not os.access(path.parent, os.W_OK):
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise _Refused(
             f"--json {path}: the folder does not exist or is not writable; make it first"
         )
@@ -153,6 +155,10 @@ def _audit(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal cannot show is no reason to lose the results.
+            stream.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(arguments)
         return _audit(options)

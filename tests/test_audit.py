@@ -1,6 +1,7 @@
 """The audit: its structure, and every reported equilibrium checked again from the files alone."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,11 @@ def check_report(report, market):
 
 
 def run(path, out, *options):
-    status = _command.main(["audit", str(path), "--json", str(out), *options])
+    with pytest.MonkeyPatch.context() as patch:
+        # What the command sets up for a process of its own is kept from the other tests.
+        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(out.parent / "jax"))
+        status = _command.main(["audit", str(path), "--json", str(out), *options])
     return status, json.loads(out.read_text(encoding="utf-8"))
 
 

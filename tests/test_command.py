@@ -30,8 +30,12 @@ def made_up_report(file, status="certified", modes=("personalized", "anonymous")
             "user_values": dict.fromkeys(file.users, -123.456789),
             "provider_payoffs": dict.fromkeys(file.providers, 0.5),
             "exploitability": {"lower": 0.0, "upper": 1e-9 if status == "certified" else 0.25},
-            "policies": {i: {label: [[1.0]] * len(file.states) for label in labels} for i in file.providers},
-            "choices": {u: {"provider": file.providers[0], "actions": [file.actions[0]]} for u in file.users},
+            "policies": {
+                i: {label: [[1.0]] * len(file.states) for label in labels} for i in file.providers
+            },
+            "choices": {
+                u: {"provider": file.providers[0], "actions": [file.actions[0]]} for u in file.users
+            },
         }
 
     def mode(name):
@@ -54,7 +58,11 @@ def made_up_report(file, status="certified", modes=("personalized", "anonymous")
             }
         return found
 
-    kinds = [f"{shape}_{offset}" for shape in ("hull", "cone") for offset in ("none", "constant", "state")]
+    kinds = [
+        f"{shape}_{offset}"
+        for shape in ("hull", "cone")
+        for offset in ("none", "constant", "state")
+    ]
     strong = {
         "distance": 0.5,
         "weights": dict.fromkeys(file.providers, 1.0),
@@ -64,12 +72,23 @@ def made_up_report(file, status="certified", modes=("personalized", "anonymous")
         "market": file.name,
         "settings": {"starts": 64, "seed": 0, "modes": list(modes), "tolerance": 1e-6},
         "users": {
-            user: {"full_information": 1.0, "uninformed": 0.0, "alignment": dict.fromkeys(kinds, 0.0)}
+            user: {
+                "full_information": 1.0,
+                "uninformed": 0.0,
+                "alignment": dict.fromkeys(kinds, 0.0),
+            }
             for user in file.users
         },
         "strong_alignment": {"constant": strong, "state": strong},
         **{name: mode(name) for name in modes},
     }
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch, tmp_path_factory):
+    """The command sets up the compiler for a process of its own: keep that from the tests."""
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "jax"))
 
 
 @pytest.fixture
@@ -137,7 +156,7 @@ BAD_FILES = {
     "unknown field": (json.dumps(changed(colour="red")), "colour"),
     "wrong format": (json.dumps(changed(format="diffgame.market/9")), "format"),
     "prior": (json.dumps(changed(prior=[0.5, 0.6])), "prior"),
-    "not finite": (MARKET.read_text(encoding="utf-8").replace("1.0", "NaN", 1), "NaN"),
+    "not finite": (MARKET.read_text(encoding="utf-8").replace("1.0", "NaN", 1), "nan"),
 }
 
 
@@ -281,11 +300,15 @@ def test_help_has_examples_and_exit_statuses_within_80_columns(arguments, capsys
 
 
 def long_names():
-    contents = changed(name="A market with a name that is far longer than any line of a terminal " * 2)
+    contents = changed(
+        name="A market with a name that is far longer than any line of a terminal, " * 2 + "end"
+    )
     for n, user in enumerate(contents["users"]):
         user["name"] = f"a user whose name does not fit into any column, number {n}"
     for n, provider in enumerate(contents["providers"]):
-        provider["name"] = f"averyverylongnamewithoutanyspacesinitthatcannotbebrokenanywherenicelynumber{n}"
+        provider["name"] = (
+            f"averyverylongnamewithoutanyspacesinitthatcannotbebrokenanywherenicelynumber{n}"
+        )
         own = provider["objective"]
         provider["objective"] = {user["name"]: own for user in contents["users"]}
     return contents
@@ -319,7 +342,11 @@ def test_a_terminal_with_no_color_gets_no_color(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     file, screen = read_market(MARKET), io.StringIO()
     print_report(file, made_up_report(file), Console(file=screen, force_terminal=True, width=80))
-    codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", screen.getvalue()) for code in found.split(";")}
+    codes = {
+        code
+        for found in re.findall(r"\x1b\[([0-9;]*)m", screen.getvalue())
+        for code in found.split(";")
+    }
     assert not [code for code in codes if re.fullmatch(r"[349]\d|10\d|[34]8", code)], codes
 
 
@@ -338,7 +365,10 @@ def run(*arguments, **variables):
     environment = os.environ | {"COLUMNS": "80"} | variables
     return subprocess.run(
         [sys.executable, "-m", "diffgame", *arguments],
-        capture_output=True, text=True, env=environment, timeout=120,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
 
 

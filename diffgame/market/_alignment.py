@@ -173,10 +173,10 @@ def alignment_distances(
     **Source:** Collina, Goel, Roth, Ryu, Shi, Emergent Alignment via Competition
     (arXiv 2509.15090), Definition 1 (hull, constant offset).
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from diffgame.market import alignment_distances
     >>> utility = jnp.eye(2)
-    >>> found = alignment_distances(utility, jnp.stack([2 * utility, 1 - utility]))
+    >>> found = jax.jit(alignment_distances)(utility, jnp.stack([2 * utility, 1 - utility]))
     >>> print(found["hull_constant"].distance.round(6), found["cone_none"].distance.round(6))
     0.0 0.0
     """
@@ -244,11 +244,12 @@ def strong_alignment_distances(
     even anonymous equilibria give every user full information; a distance eps bounds
     `sum_j scales[j] (full information - value)` by 2 users eps.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from diffgame.market import strong_alignment_distances
     >>> u = jnp.eye(2)
     >>> objective = jnp.stack([jnp.stack([u, -0.5 * u]), jnp.stack([-0.5 * u, u])])
-    >>> found = strong_alignment_distances(jnp.stack([u, u]), objective, jnp.ones(2))["state"]
+    >>> distances = jax.jit(strong_alignment_distances)
+    >>> found = distances(jnp.stack([u, u]), objective, jnp.ones(2))["state"]
     >>> print(found.distance.round(6), found.weights.round(6), found.scales.round(6))
     0.0 [2. 2.] [1. 1.]
     """

@@ -252,10 +252,11 @@ def persuade(
 
     **Source:** Kamenica, Gentzkow (2011), Bayesian Persuasion.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from diffgame.market import persuade
     >>> judge, conviction = jnp.eye(2)[None], jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
-    >>> print(persuade(jnp.array([0.7, 0.3]), judge, conviction, jnp.ones(1)).lower.round(6))
+    >>> found = jax.jit(persuade)(jnp.array([0.7, 0.3]), judge, conviction, jnp.ones(1))
+    >>> print(found.lower.round(6))
     0.6
     """
     users = len(mass)

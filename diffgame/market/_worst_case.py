@@ -172,11 +172,11 @@ def worst_case_losses(market: Market, delta: float | Scalar = 0.0) -> WorstCases
 
     **Source:** docs/certificates.md (worst-equilibrium certificate).
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from diffgame.market import Market, worst_case_losses
     >>> u = jnp.stack([jnp.eye(2), 1 - jnp.eye(2)])  # users who want opposite actions
     >>> market = Market(jnp.array([0.5, 0.5]), u, jnp.stack([jnp.stack([u[0]] * 2)]), jnp.ones(2))
-    >>> print(worst_case_losses(market).per_user.loss.round(6))
+    >>> print(jax.jit(worst_case_losses)(market).per_user.loss.round(6))
     [0.  0.5]
     """
     setting = _setting(market, delta)

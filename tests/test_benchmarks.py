@@ -1,0 +1,105 @@
+"""The benchmarks run, and write what they promise; how long they take is nobody's assertion."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import _harness, _highs, market
+from diffgame.market import equilibrium_values, persuade
+
+values_of = jax.jit(equilibrium_values)
+alone_of = jax.jit(persuade)
+
+ROW = {
+    "work": str,
+    "n": int,
+    "ours_seconds": float,
+    "peer": str,
+    "peer_seconds": float,
+    "ratio": float,
+    "ours_certified": float,
+    "peer_certified": float,
+}
+
+
+def test_market_benchmark_writes_rows_that_are_certified_on_both_sides(tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    market.main(["--quick", "--json", str(out)])
+    content = json.loads(out.read_text())
+    assert set(content) == {"machine", "rows"}
+    assert {"processor", "cores", "python", "jax", "highspy"} <= set(content["machine"])
+    printed = capsys.readouterr().out
+    assert len(content["rows"]) == 2
+    for row in content["rows"]:
+        assert {name: type(value) for name, value in row.items()} == ROW
+        assert row["ours_seconds"] > 0
+        assert row["ratio"] == pytest.approx(row["peer_seconds"] / row["ours_seconds"])
+        assert row["ours_certified"] == 1
+        assert row["peer_certified"] == 1
+        assert row["work"] in printed
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_missing_peer_is_one_line_and_status_2(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "highspy", None)
+    with pytest.raises(SystemExit) as stopped:
+        market.main(["--quick"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert "pip install" in told.err
+
+
+@pytest.mark.parametrize("option", [["--markets", "2"], ["--batch", "0"]], ids=" ".join)
+def test_sizes_that_leave_the_peer_without_work_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        market.main(option)
+    assert stopped.value.code == 2
+    assert "at least" in capsys.readouterr().err
+
+
+def test_the_peer_solves_the_prosecutors_problem():
+    """Kamenica, Gentzkow (2011): convicts at posterior 1/2, prior of guilt .3, so 60 percent."""
+    program = _highs.persuasion_program(
+        np.array([0.7, 0.3]), np.eye(2), np.array([[0.0, 0.0], [1.0, 1.0]])
+    )
+    (optimal, signal, _), *_ = _highs.solve_each([program])
+    assert optimal
+    assert np.dot(signal[2:], [0.7, 0.3]) == pytest.approx(0.6, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_peer_ends_at_an_equilibrium_value(seed):
+    prior, utility, objective = (part[0] for part in market.random_markets(1, 1, seed))
+    user = _highs.User(_highs.solver(), prior, utility[0], objective[:, 0])
+    value, gain = _highs.settle(user)
+    found = values_of(*(jnp.asarray(part) for part in (prior, utility[0], objective[:, 0])))
+    inside = found.valid & (found.low - 1e-7 <= value) & (value <= found.high + 1e-7)
+    assert jnp.any(inside), f"seed={seed}: {value}"
+    assert abs(gain) <= 1e-8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bound_that_the_peer_proves_is_its_optimum(seed):
+    prior, utility, objective = (part[0] for part in market.random_markets(1, 1, seed))
+    user = _highs.User(_highs.solver(), prior, utility[0], objective[:, 0])
+    signal = user.maximise(user.objective[0])
+    assert signal is not None
+    assert user.bound() == pytest.approx(float(user.objective[0] @ signal), abs=1e-9)
+    alone = alone_of(*(jnp.asarray(part) for part in (prior, utility, objective[0])), jnp.ones(1))
+    assert user.bound() == pytest.approx(float(alone.lower), abs=1e-8)
+
+
+def test_sides_are_timed_in_turn_and_answers_kept_in_order():
+    calls = []
+    _, seconds, answers = _harness.alternate(
+        lambda: calls.append("ours"), lambda part: calls.append(part) or part, ["first", "second"]
+    )
+    assert calls == ["ours", "ours", "first", "ours", "second"]
+    assert answers == ["first", "second"]
+    assert len(seconds) == 2
