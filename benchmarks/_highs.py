@@ -142,7 +142,8 @@ def _dynamics(user: User, margin=0.02, tolerance=1e-7, rounds=12) -> float:
     values = [float(user.utility @ user.silent)] * providers
     held = idle = turn = 0
     while idle < providers and turn < rounds * providers:
-        mover = turn % providers
+        # As in the library, the provider that holds her first moves last.
+        mover = (turn + 1) % providers
         gain = user.objective[mover]
         others = [i for i in range(providers) if i != mover]
         outside = max(values[i] for i in others)
