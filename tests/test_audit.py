@@ -344,7 +344,7 @@ def random_file(seed):
 def test_random_markets_hold_from_the_files_alone(seed, tmp_path):
     """Three users, states, actions and providers; public ends need not be certified."""
     path = tmp_path / "market.json"
-    write_market(random_file(seed), path)
+    write_market(path, random_file(seed))
     report = json.loads(json.dumps(audit_market(read_market(path), AuditSettings(starts=8))))
     market = Arrays(path)
     assert_structure(report, market)
