@@ -9,15 +9,26 @@ import numpy as np
 
 from diffgame._interior_point import solve_linear_program
 from diffgame._linear_program import Dual, LinearProgram, Primal, check_optimum
-from diffgame.market import equilibrium_values, exploitability, make_segment, meet
+from diffgame.market import exploitability, meet
 from diffgame.market._dynamics import recommend, settle_user
+from diffgame.market._equilibrium_values import equilibrium_segment, nearest_equilibrium
+from diffgame.market._frontier import find_frontiers
 
-from ._harness import Row, alternate, arguments, compile_apart, machine, report, require
+from ._harness import (
+    Row,
+    alternate,
+    arguments,
+    compile_batched,
+    machine,
+    median_seconds,
+    report,
+    require,
+)
 
 GAP = 1e-9
 EXPLOITABILITY = 1e-6
 _PARTS = 3
-_CHUNK = 32
+_CHUNK = 128
 
 
 def persuasion(prior, utility, objective) -> LinearProgram:
@@ -63,10 +74,10 @@ def compare_programs(actions: int, states: int, batch: int, seed: int = 0) -> Ro
         _highs.persuasion_program(*part)
         for part in zip(prior[:measured], utility[:measured], objective[:measured], strict=True)
     ]
-    ours, compiling = compile_apart(jax.vmap(_solve), *data)
+    ours = compile_batched(jax.vmap(_solve), *data)
     parts = [programs[part::_PARTS] for part in range(_PARTS)]
-    seconds, peer_seconds, answers = alternate(lambda: ours(*data), _highs.solve_each, parts)
-    found = ours(*data)
+    seconds, peer_seconds, answers = alternate(ours.all_cores, _highs.solve_each, parts)
+    found = ours.all_cores()
     order = np.concatenate([np.arange(measured)[part::_PARTS] for part in range(_PARTS)])
     flat = [answer for part in answers for answer in part]
     signal = np.array([answer[1] for answer in flat]).reshape(-1, actions, states)
@@ -78,7 +89,8 @@ def compare_programs(actions: int, states: int, batch: int, seed: int = 0) -> Ro
         jnp.asarray(rows[:, -states:]),
     )
     optimal = np.array([answer[0] for answer in flat]) & np.asarray(checked.certified)
-    gap = float(jnp.max(jnp.abs(found.value - found.bound)))
+    alone = sum(peer_seconds) / measured * batch / median_seconds(ours.one_core)
+    gap = float(np.max(np.abs(found.value - found.bound)))
     peer_gap = float(jnp.max(jnp.abs(checked.value - checked.bound)))
     return Row(
         f"persuasion program {actions}x{states}",
@@ -88,9 +100,9 @@ def compare_programs(actions: int, states: int, batch: int, seed: int = 0) -> Ro
         sum(peer_seconds) / measured * batch,
         _share(found.certified),
         _share(optimal),
-        compiling,
+        ours.compile_seconds,
         measured,
-        f"largest gap: ours {gap:.1e}, peer {peer_gap:.1e}",
+        f"ratio on one core {alone:.1f}; largest gap: ours {gap:.1e}, peer {peer_gap:.1e}",
     )
 
 
@@ -112,11 +124,17 @@ def random_markets(markets: int, users: int, seed: int = 0):
 
 def _settle_user(prior, utility, objective):
     """From babbling: dynamics, exact end, what a provider can gain there, and her value."""
-    segment = make_segment(prior, utility[None], objective[:, None], jnp.ones(1))
-    values = equilibrium_values(prior, utility, objective, playable=segment.playable)
+    segment = equilibrium_segment(prior, utility, objective)
+    frontiers = find_frontiers(segment)
     silent = recommend(segment, jnp.ones((len(prior), 1)))
     start = jnp.broadcast_to(silent, (len(objective), *silent.shape))
-    meeting = meet(segment, *settle_user(segment, start, values))
+    signal, incumbent = settle_user(
+        segment,
+        start,
+        frontiers,
+        lambda reached: nearest_equilibrium(segment, frontiers, reached)[1],
+    )
+    meeting = meet(segment, signal, incumbent)
     gain = exploitability(segment, meeting)
     return jnp.max(meeting.values), jnp.max(gain.upper)
 
@@ -145,7 +163,7 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
 
     data = random_markets(markets, users, seed)
     arrays = tuple(jnp.asarray(part) for part in data)
-    ours, compiling = compile_apart(_settle_markets, *arrays)
+    ours = compile_batched(_settle_markets, *arrays)
     highs = _highs.solver()
 
     def peer(part):
@@ -158,8 +176,9 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
         return answers
 
     parts = np.array_split(np.arange(markets), _PARTS)
-    seconds, peer_seconds, answers = alternate(lambda: ours(*arrays), peer, parts)
-    values, gains = (np.asarray(part) for part in ours(*arrays))
+    seconds, peer_seconds, answers = alternate(ours.all_cores, peer, parts)
+    values, gains = ours.all_cores()
+    alone = sum(peer_seconds) / median_seconds(ours.one_core)
     answers = np.array([answer for part in answers for answer in part])
     peer_values, peer_gains = answers.reshape(markets, users, 2).transpose(2, 0, 1)
 
@@ -176,9 +195,10 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
         sum(peer_seconds),
         _share(certified(gains)),
         _share(certified(peer_gains)),
-        compiling,
+        ours.compile_seconds,
         markets,
         f"{markets / seconds:.0f} against {markets / sum(peer_seconds):.0f} per second; "
+        f"ratio on one core {alone:.1f}; "
         f"largest gain {gains.max():.1e}, {peer_gains.max():.1e}; same value in {same:.1%}",
     )
 

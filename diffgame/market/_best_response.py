@@ -80,7 +80,8 @@ class BestResponse(eqx.Module):
     """The most a provider can get from a segment, between `lower` and `upper`.
 
     `lower` is reached by `signal` [profiles, states] up to the capture margin, with ties in the
-    provider's favour; `upper` is proved by the dual programs (infinite if one is not certified).
+    provider's favour; `upper` is proved by the dual programs: infinite if the one of a set that
+    cannot be ruled out is not certified.
     """
 
     lower: Scalar
@@ -151,10 +152,10 @@ def _capture_program(
 
 
 def tidy_signal(
-    segment: Segment, x: Float[Array, "profiles states"]
+    playable: Bool[Array, " profiles"], x: Float[Array, "profiles states"]
 ) -> Float[Array, "profiles states"]:
     """A signal from a program's point: rounding errors removed, each state's column sums to 1."""
-    x = jnp.where(segment.playable[:, None], jnp.maximum(x, 0), 0)
+    x = jnp.where(playable[:, None], jnp.maximum(x, 0), 0)
     total = jnp.sum(x, axis=0)
     return x / jnp.where(total > 0, total, 1)[None]
 
@@ -193,24 +194,28 @@ def best_response(
         # The largest margin of each set decides whether it counts; asked in the same call.
         count = len(sets)
         asked = jax.vmap(solve)(jnp.concatenate([sets, sets]), jnp.arange(2 * count) < count)
-        slackest = jax.tree.map(lambda leaf: leaf[:count], asked[0])
+        slackest, most = jax.tree.map(lambda leaf: leaf[:count], asked)
         primal, optimum = jax.tree.map(lambda leaf: leaf[count:], asked)
-        possible = jnp.all(settled, axis=1) | (slackest.z[:, -1] > MARGIN)
+        held = jnp.all(settled, axis=1)
+        possible = held | (slackest.z[:, -1] > MARGIN)
+        # Only a certified program rules a set out; its bound is minus the margin, or a price.
+        ruled_out = ~held & most.certified & (most.bound >= -MARGIN)
         shortfall = slackest.z[:, users:-1]
     else:
         # One user: everything up to full information can be given to her.
         primal, optimum = jax.vmap(solve)(sets, jnp.zeros(len(sets), bool))
         possible = jnp.all(settled | (room > MARGIN)[None], axis=1)
+        ruled_out = ~possible
         shortfall = primal.z[:, users:-1]
     possible = possible & (jnp.sum(shortfall, axis=1) <= MARGIN)
     rest = jnp.sum(jnp.where(sets, 0, outside.payoff[None]), axis=1)
-    signals = jax.vmap(lambda x: tidy_signal(segment, x))(primal.x)
+    signals = jax.vmap(lambda x: tidy_signal(segment.playable, x))(primal.x)
     reached = rest + jnp.einsum("cj,jps,cps->c", sets * 1.0, payoff, signals)
     proved = jnp.where(optimum.certified, rest - optimum.bound, jnp.inf)
     # Holding nobody: open to a provider with competitors, who may post a worthless signal.
     nobody = jnp.where(outside.exists, jnp.sum(outside.payoff), -jnp.inf)
     reached = jnp.concatenate([nobody[None], jnp.where(possible, reached, -jnp.inf)])
-    proved = jnp.concatenate([nobody[None], jnp.where(possible, proved, -jnp.inf)])
+    proved = jnp.concatenate([nobody[None], jnp.where(ruled_out, -jnp.inf, proved)])
     best = jnp.argmax(reached)
     return BestResponse(
         reached[best],

@@ -1,14 +1,19 @@
 """From posted signals to certified ones: exact best-response dynamics and what ends them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Scalar
 
-from ._best_response import best_response, meet, outside_options
-from ._equilibrium_values import EquilibriumValues
-from ._segment import Segment
+from .._loop import while_lanes
+from ._best_response import Outside, best_response, meet, outside_options
+from ._frontier import Frontier
+from ._segment import MARGIN, Segment
 
 _TIE = 1e-12
+# Newly captured users get this share of their range more than elsewhere, or half of what is left.
+_WON_BY = 0.02
 
 
 def recommend(
@@ -22,38 +27,60 @@ def recommend(
     return jnp.einsum("pm,sm->ps", meant * 1.0, signal)
 
 
+def respond_by_program(segment: Segment, provider: Int[Array, ""], outside: Outside):
+    """A response by one linear program per set of users to hold."""
+    response = best_response(segment, provider, outside, _WON_BY)
+    return response.lower, response.signal, response.captured
+
+
+def respond_by_frontier(frontiers: Frontier, provider: Int[Array, ""], outside: Outside):
+    """The same for a segment of one user, read off the providers' frontiers."""
+    frontier = jax.tree.map(lambda leaf: leaf[provider], frontiers)
+    value, elsewhere, held = outside.value[0], outside.payoff[0], outside.held[0]
+    room = jnp.maximum(frontier.value[-1] - value, 0)
+    level = value + jnp.where(held, 0, jnp.minimum(_WON_BY, room / 2))
+    reached = jnp.where(held | (room > MARGIN), frontier.most(level), -jnp.inf)
+    nobody = jnp.where(outside.exists, elsewhere, -jnp.inf)
+    return jnp.maximum(reached, nobody), frontier.signal(level), (reached > nobody)[None]
+
+
 def best_response_dynamics(
     segment: Segment,
     signal: Float[Array, "providers profiles states"],
     incumbent: Int[Array, " users"],
+    frontiers: Frontier | None = None,
     *,
-    margin: float = 0.02,
     tolerance: float = 1e-7,
     rounds: int = 12,
 ) -> tuple[Float[Array, "providers profiles states"], Int[Array, " users"]]:
-    """Providers in turn post a best response that wins users by `margin` of their ranges.
+    """Providers in turn post a best response that wins users by a margin.
 
-    A provider that gains at most `tolerance` copies the signal of the users' provider, if all
-    have the same one. The first user's provider moves last: with one user, everybody else has
-    copied by then what she has, so her value never falls. It stops when nobody moved for a whole
-    round, or after `rounds`.
+    Best responses are linear programs, or read off the `frontiers` of the only user. The margin is
+    .02 of a user's range or half of what full information could add, if less. A provider that gains
+    at most `tolerance` copies the signal of the users' provider, if all have the same one. The
+    first user's provider moves last: with one user, everybody else has copied by then what she
+    has, so her value never falls. It stops when nobody moved for a whole round, or after `rounds`.
     """
     providers = len(signal)
     last = meet(segment, signal, incumbent).chosen[0]
-    silent = recommend(segment, jnp.ones((len(segment.prior), 1)))
 
     def goes_on(carry):
         _, _, turn, idle = carry
         return (idle < providers) & (turn < rounds * providers)
 
-    def move(carry):
+    def move(given, carry):
+        segment, frontiers, last = given
         signal, incumbent, turn, idle = carry
         provider = (last + 1 + turn) % providers
         meeting = meet(segment, signal, incumbent)
         outside = outside_options(segment, meeting, provider)
-        response = best_response(segment, provider, outside, margin)
-        moves = response.lower - jnp.sum(meeting.payoffs[provider]) > tolerance
-        post = jnp.where(jnp.any(response.captured), response.signal, silent)
+        if frontiers is None:
+            reached, post, captured = respond_by_program(segment, provider, outside)
+        else:
+            reached, post, captured = respond_by_frontier(frontiers, provider, outside)
+        moves = reached - jnp.sum(meeting.payoffs[provider]) > tolerance
+        silent = recommend(segment, jnp.ones((len(segment.prior), 1)))
+        post = jnp.where(jnp.any(captured), post, silent)
         together = jnp.all(meeting.chosen == meeting.chosen[0])
         copy = jnp.where(together, signal[meeting.chosen[0]], signal[provider])
         signal = signal.at[provider].set(jnp.where(moves, post, copy))
@@ -61,23 +88,25 @@ def best_response_dynamics(
         return signal, after.chosen, turn + 1, jnp.where(moves, 0, idle + 1)
 
     start = signal, incumbent, jnp.array(0), jnp.array(0)
-    signal, incumbent, _, _ = jax.lax.while_loop(goes_on, move, start)
+    signal, incumbent, _, _ = while_lanes(goes_on, move, (segment, frontiers, last), start)
     return signal, incumbent
 
 
 def settle_user(
-    segment: Segment, signal: Float[Array, "providers actions states"], values: EquilibriumValues
+    segment: Segment,
+    signal: Float[Array, "providers actions states"],
+    frontiers: Frontier,
+    nearest: Callable[[Scalar], Float[Array, "actions states"]],
 ) -> tuple[Float[Array, "providers actions states"], Int[Array, " users"]]:
     """Best-response dynamics of a segment of one user, ended exactly.
 
     All providers post the outcome of the nearest equilibrium value at or above the one that the
-    dynamics reached (`values` in the units of the segment).
+    dynamics reached: `nearest` gives its signal.
     """
-    signal, incumbent = best_response_dynamics(segment, signal, jnp.zeros(1, int))
+    signal, incumbent = best_response_dynamics(segment, signal, jnp.zeros(1, int), frontiers)
     if len(signal) > 1:
         reached = jnp.max(meet(segment, signal, incumbent).values)
-        _, post = values.at_or_above(reached - _TIE)
-        signal = jnp.broadcast_to(post, signal.shape)
+        signal = jnp.broadcast_to(nearest(reached - _TIE), signal.shape)
     return signal, incumbent
 
 

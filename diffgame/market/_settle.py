@@ -13,7 +13,8 @@ from ._anneal import anneal, unit_market
 from ._best_response import exploitability, meet
 from ._crowd import bound_gains, meet_crowd, search_deviation
 from ._dynamics import propose, recommend, settle_user
-from ._equilibrium_values import EquilibriumValues, equilibrium_values
+from ._equilibrium_values import EquilibriumValues, equilibrium_segment, equilibrium_set
+from ._frontier import find_frontiers
 from ._market import Market
 from ._segment import (
     Segment,
@@ -84,18 +85,16 @@ def settle_user_starts(
     tables: Float[Array, "starts providers states messages"],
 ) -> tuple[Settled, EquilibriumValues]:
     """One user of a personalized market: every start settled, then her exact worst and best."""
-    unit, size = unit_utility(utility[None])
-    objective, payoff_size = unit_utility(objective)
-    segment = make_segment(prior, unit, objective[:, None], jnp.ones(1))
-    values = equilibrium_values(prior, utility, objective, playable=segment.playable)
-    base = jnp.min(utility)
-    inside = eqx.tree_at(
-        lambda values: (values.low, values.high),
-        values,
-        ((values.low - base) / size[0], (values.high - base) / size[0]),
-    )
+    _, payoff_size = unit_utility(objective)
+    segment = equilibrium_segment(prior, utility, objective)
+    frontiers = find_frontiers(segment)
+    values = equilibrium_set(segment, frontiers)
     posted = jax.vmap(jax.vmap(lambda table: recommend(segment, table)))(tables)
-    ends, incumbent = jax.vmap(lambda signal: settle_user(segment, signal, inside))(posted)
+    ends, incumbent = jax.vmap(
+        lambda signal: settle_user(
+            segment, signal, frontiers, lambda reached: values.at_or_above(reached)[1]
+        )
+    )(posted)
     extreme = jnp.stack([values.worst()[1], values.best()[1]])[:, None]
     extreme = jnp.broadcast_to(extreme, (2, *posted.shape[1:]))
     fixed = jnp.concatenate([_as_posted(segment, len(objective)), extreme])
@@ -103,7 +102,9 @@ def settle_user_starts(
     nobody = jnp.zeros((len(fixed) + len(posted), 1), int)
     settled = _assess(segment, everything, jnp.concatenate([incumbent, nobody]), payoff_size * mass)
     kept = len(ends) + len(fixed)
-    return _keep(settled, jnp.arange(kept), jnp.arange(kept, len(everything))), values
+    return _keep(settled, jnp.arange(kept), jnp.arange(kept, len(everything))), values.rescale(
+        utility
+    )
 
 
 def _as_posted(segment: Segment, providers: int) -> Float[Array, "two providers profiles states"]:
