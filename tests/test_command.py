@@ -50,11 +50,16 @@ def made_up_report(file, status="certified", modes=("personalized", "anonymous")
             "searched": 2,
         }
         if name == "personalized":
-            ranges = {user: [0.0, 1.0] for user in file.users}
+            ranges = {user: [0.5, 1.0] for user in file.users}
+            sure = dict.fromkeys(file.users, True)
+            lower = {user: [0.25, 1.0] for user in file.users}
             found |= {
                 "equilibrium_range": ranges,
-                "equilibrium_range_delta": {"1e-09": ranges, "1e-06": ranges},
-                "equilibrium_range_certified": True,
+                "equilibrium_range_certified": dict.fromkeys(file.users, False),
+                "equilibrium_range_delta": {
+                    "1e-09": {"range": ranges, "certified": sure},
+                    "1e-06": {"range": lower, "certified": sure},
+                },
             }
         return found
 
@@ -348,6 +353,19 @@ def test_a_terminal_with_no_color_gets_no_color(monkeypatch):
         for code in found.split(";")
     }
     assert not [code for code in codes if re.fullmatch(r"[349]\d|10\d|[34]8", code)], codes
+
+
+def test_ranges_that_are_not_certified_or_jump_are_said_to_be(capsys):
+    file = read_market(MARKET)
+    report = made_up_report(file)
+    print_report(file, report, Console(width=200))
+    shown = capsys.readouterr().out
+    assert f"the exact range is not certified for {', '.join(file.users)}" in shown
+    assert "if a gain of 1e-06 of a provider's range counts as none" in shown
+    assert "a gain of 1e-09" not in shown
+    report["personalized"]["equilibrium_range_certified"] = dict.fromkeys(file.users, True)
+    print_report(file, report, Console(width=200))
+    assert "not certified for" not in capsys.readouterr().out
 
 
 def test_a_name_that_the_terminal_cannot_encode_is_no_fault(audits, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ LAYERS = (
     "_implicit",
     "_linear_program",
     "_interior_point",
+    "_loop",
     "_ascent",
     "_choice_set",
     "_policy",

@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._alignment import alignment_distances, strong_alignment_distances
 from ._equilibrium_values import equilibrium_values
@@ -205,14 +204,19 @@ def audit_market(
         )
         low, high, complete = _ranges(market)
         ranges = [
-            {user: [float(low[d, j]), float(high[d, j])] for j, user in enumerate(file.users)}
+            {
+                "range": {
+                    user: [float(low[d, j]), float(high[d, j])] for j, user in enumerate(file.users)
+                },
+                "certified": {user: bool(complete[d, j]) for j, user in enumerate(file.users)},
+            }
             for d in range(len(DELTAS))
         ]
-        mode["equilibrium_range"] = ranges[0]
+        mode["equilibrium_range"] = ranges[0]["range"]
+        mode["equilibrium_range_certified"] = ranges[0]["certified"]
         mode["equilibrium_range_delta"] = {
             f"{delta:g}": found for delta, found in zip(DELTAS[1:], ranges[1:], strict=True)
         }
-        mode["equilibrium_range_certified"] = bool(np.all(complete[0]))
         report["personalized"] = mode
     if "anonymous" in settings.modes:
         report["anonymous"] = _mode(

@@ -1,6 +1,6 @@
 """An audit as tables that a person can read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,6 +11,8 @@ from rich.text import Text
 
 from ._file import MarketFile
 
+# A lowest value that falls by more than this is fragile.
+_JUMP = 1e-3
 _NEGLIGIBLE = 5e-7
 
 
@@ -77,9 +79,32 @@ def _mode_lines(name: str, mode: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain from leaving: {gains}"
     )
+    lines += _range_lines(mode)
     total = mode["worst_case_loss"]["total"]
     everyone = ": all give full information" if total <= _NEGLIGIBLE else ""
     lines.append(f"no {name} equilibrium loses users over {_number(total)} in total{everyone}")
+    return lines
+
+
+def _range_lines(mode: Mapping[str, Any]) -> list[str]:
+    """What to know about the exact ranges: which are not proved, and which a small gain changes."""
+    if "equilibrium_range" not in mode:
+        return []
+    lines = []
+    unsure = [user for user, sure in mode["equilibrium_range_certified"].items() if not sure]
+    if unsure:
+        lines.append(f"the exact range is not certified for {', '.join(unsure)}")
+    for delta, found in mode["equilibrium_range_delta"].items():
+        moved = [
+            f"{user} {_number(low)}"
+            for user, (low, _) in found["range"].items()
+            if mode["equilibrium_range"][user][0] - low > _JUMP
+        ]
+        if moved:
+            lines.append(
+                f"if a gain of {delta} of a provider's range counts as none, the lowest value "
+                f"falls to: {', '.join(moved)}"
+            )
     return lines
 
 
@@ -121,6 +146,10 @@ def _gap(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _count(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
 def _item(console: Console, text: str) -> None:
     console.print(Padding(Text(f"- {text}"), (0, 0, 0, 1)))
 
@@ -130,8 +159,8 @@ def print_report(file: MarketFile, report: Mapping[str, Any], console: Console) 
     providers = ", ".join(file.providers)
     console.print(f"{file.name}", style="bold", highlight=False, markup=False)
     console.print(
-        f"{len(file.users)} users, {len(file.providers)} providers ({providers}), "
-        f"{len(file.states)} states, {len(file.actions)} actions",
+        f"{_count(file.users, 'user')}, {_count(file.providers, 'provider')} ({providers}), "
+        f"{_count(file.states, 'state')}, {_count(file.actions, 'action')}",
         highlight=False,
         markup=False,
     )
