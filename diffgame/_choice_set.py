@@ -4,6 +4,7 @@ import abc
 import math
 
 import equinox as eqx
+import jax.core
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -97,6 +98,15 @@ class Box(AbstractConvexSet):
             raise ValueError(
                 f"Box: lower has shape {self.lower.shape}, upper {self.upper.shape}; "
                 "give both the same shape."
+            )
+        if any(isinstance(bound, jax.core.Tracer) for bound in (self.lower, self.upper)):
+            return
+        fine = jnp.isfinite(self.lower) & jnp.isfinite(self.upper) & (self.lower <= self.upper)
+        if not jnp.all(fine):
+            where = int(jnp.argmin(fine))
+            raise ValueError(
+                f"Box: coordinate {where} goes from {self.lower[where]} to {self.upper[where]}; "
+                "give finite bounds, the lower one first."
             )
 
     def centre(self) -> Float[Array, " coordinates"]:

@@ -11,102 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._cholesky import cholesky, cholesky_solve, products
 from ._linear_program import Dual, LinearProgram, Primal
 
-# Up to this size sums and factorisations are written out as operations on whole batches; beyond,
-# they are loops of such operations. Batched LAPACK calls are avoided on purpose: two of them that
-# do not depend on each other can block one another for ever in XLA's CPU thread pool (jaxlib 0.10).
-_UNROLL = 12
 # What the programs of one pass of the loop may fill together, in numbers: a step's work should
 # stay in the cache, and a pass lasts as long as its slowest program.
 _PASS_SIZE = 8192
 _LANES = 16, 64
-_SMALLEST_PIVOT = 1e-15
 _STEP = 0.995
-
-
-def _pivot(value: Array, diagonal: Array) -> Array:
-    # A pivot lost to rounding belongs to a redundant row; a huge one leaves that row's multiplier
-    # alone (Wright 1999, Modified Cholesky factorizations in interior-point algorithms).
-    return jnp.sqrt(jnp.where(value > _SMALLEST_PIVOT * diagonal, value, 1e128))
-
-
-def _products(left: Float[Array, "n s *batch"], right: Float[Array, "m s *batch"]):
-    """Sums over the second axis of all products [n, m, *batch]."""
-    if left.shape[1] > _UNROLL:
-        return jnp.sum(left[:, None] * right[None], axis=2)
-    terms = [left[:, None, s] * right[None, :, s] for s in range(left.shape[1])]
-    return sum(terms[1:], terms[0])
-
-
-def _cholesky(matrix):
-    n = matrix.shape[0]
-    if n > _UNROLL:
-        return _cholesky_loop(matrix)
-    columns: list[list[Array]] = []
-    for j in range(n):
-        column = [matrix[i, j] for i in range(j, n)]
-        for k, done in enumerate(columns):
-            column = [entry - done[i - k] * done[j - k] for i, entry in enumerate(column, j)]
-        inverse = 1 / _pivot(column[0], matrix[j, j])
-        columns.append([inverse, *(entry * inverse for entry in column[1:])])
-    return [[columns[j][i - j] for j in range(i + 1)] for i in range(n)]
-
-
-def _cholesky_loop(matrix):
-    n = matrix.shape[0]
-    diagonal = jnp.stack([matrix[i, i] for i in range(n)])
-    below = jnp.arange(n).reshape(n, *[1] * (matrix.ndim - 2))
-
-    def eliminate(j, work):
-        column = work[:, j]
-        inverse = 1 / _pivot(column[j], diagonal[j])
-        column = jnp.where(below > j, column * inverse[None], 0)
-        work = work - column[:, None] * column[None]
-        return work.at[:, j].set(column.at[j].set(inverse))
-
-    return jax.lax.fori_loop(0, n, eliminate, matrix)
-
-
-def _cholesky_solve(factor, rhs):
-    n = rhs.shape[0]
-    if n == 0:
-        return rhs
-    if n > _UNROLL:
-        return _cholesky_solve_loop(factor, rhs)
-    forward: list[Array] = []
-    for i in range(n):
-        value = rhs[i]
-        for k, done in enumerate(forward):
-            value = value - factor[i][k][None] * done
-        forward.append(value * factor[i][i][None])
-    back: list[Array] = []
-    for i in reversed(range(n)):
-        value = forward[i]
-        for k, done in enumerate(back):
-            value = value - factor[n - 1 - k][i][None] * done
-        back.append(value * factor[i][i][None])
-    return jnp.stack(back[::-1])
-
-
-def _cholesky_solve_loop(factor, rhs):
-    n = rhs.shape[0]
-    place = jnp.arange(n).reshape(n, *[1] * (factor.ndim - 2))
-
-    def forward(i, work):
-        entry = work[i] * factor[i, i][None]
-        below = jnp.where(place > i, factor[:, i], 0)
-        work = work - below[:, None] * entry[None]
-        return work.at[i].set(entry)
-
-    def backward(step, work):
-        i = n - 1 - step
-        entry = work[i] * factor[i, i][None]
-        before = jnp.where(place < i, factor[i], 0)
-        work = work - before[:, None] * entry[None]
-        return work.at[i].set(entry)
-
-    return jax.lax.fori_loop(0, n, backward, jax.lax.fori_loop(0, n, forward, rhs))
 
 
 class _Scaled(eqx.Module):
@@ -138,8 +50,8 @@ class _Scaled(eqx.Module):
 
     def forward(self, v):
         x, t, z = self.unstack(v)
-        within = _products(self.within, x[None])[:, 0] - t
-        rows = jnp.sum(_products(self.coupling, x[None])[:, 0], axis=1)
+        within = products(self.within, x[None])[:, 0] - t
+        rows = jnp.sum(products(self.coupling, x[None])[:, 0], axis=1)
         return within, rows + jnp.sum(self.slack_coupling * z[None], axis=1)
 
     def backward(self, within, rows):
@@ -196,23 +108,23 @@ def _factorise(scaled: _Scaled, weight: Float[Array, "variables lanes"]):
     inequalities = t_weight.shape[0]
     weighted = scaled.within * x_weight[None]
     eye = jnp.eye(inequalities)[:, :, None, None]
-    block = _products(weighted, scaled.within) + eye * t_weight[:, None]
-    border = _products(weighted, scaled.coupling)
-    corner = jnp.sum(_products(scaled.coupling * x_weight[None], scaled.coupling), axis=2)
+    block = products(weighted, scaled.within) + eye * t_weight[:, None]
+    border = products(weighted, scaled.coupling)
+    corner = jnp.sum(products(scaled.coupling * x_weight[None], scaled.coupling), axis=2)
     slacks = scaled.slack_coupling * z_weight[None]
     if slacks.shape[1]:
-        corner = corner + _products(slacks, scaled.slack_coupling)
-    blocks = _cholesky(block)
-    eliminated = _cholesky_solve(blocks, border)
+        corner = corner + products(slacks, scaled.slack_coupling)
+    blocks = cholesky(block)
+    eliminated = cholesky_solve(blocks, border)
     if inequalities:
-        fill = _products(border.swapaxes(0, 1), eliminated.swapaxes(0, 1))
+        fill = products(border.swapaxes(0, 1), eliminated.swapaxes(0, 1))
         corner = corner - jnp.sum(fill, axis=2)
-    corners = _cholesky(corner)
+    corners = cholesky(corner)
 
     def solve(within, rows):
-        first = _cholesky_solve(blocks, within[:, None])[:, 0]
+        first = cholesky_solve(blocks, within[:, None])[:, 0]
         rest = rows - jnp.sum(border * first[:, None], axis=(0, 2))
-        y = _cholesky_solve(corners, rest[:, None])[:, 0]
+        y = cholesky_solve(corners, rest[:, None])[:, 0]
         return first - jnp.sum(eliminated * y[None, :, None], axis=1), y
 
     return solve

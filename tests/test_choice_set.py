@@ -64,11 +64,17 @@ def test_trees():
     ("make", "message"),
     [
         (lambda: Simplex(0), "Simplex: size is 0; it must be at least 1"),
+        (
+            lambda: Box(jnp.array([0.0, 2.0]), jnp.ones(2)),
+            r"Box: coordinate 1 goes from 2\.0 to 1\.0; give finite bounds, the lower one first",
+        ),
+        (lambda: Box(jnp.zeros(2), jnp.array([jnp.inf, 1])), "coordinate 0 goes from 0.0 to inf"),
+        (lambda: Box(jnp.array([jnp.nan]), jnp.ones(1)), "coordinate 0 goes from nan to 1"),
         (lambda: DecisionTree((("users", 2),)), r"moves\[0\] is \('users', 2\)"),
         (lambda: DecisionTree((("user", 2), ("nature", 0))), r"moves\[1\] is \('nature', 0\)"),
         (lambda: DecisionTree((("nature", 2),)), "the user never moves"),
     ],
-    ids=["simplex", "who", "size", "spectator"],
+    ids=["simplex", "order", "infinite", "nan", "who", "size", "spectator"],
 )
 def test_bad_sets_are_refused(make, message: str):
     with pytest.raises(ValueError, match=message):

@@ -13,6 +13,7 @@ import diffgame
 LAYERS = (
     "_implicit",
     "_linear_program",
+    "_cholesky",
     "_interior_point",
     "_loop",
     "_ascent",
