@@ -26,6 +26,10 @@ from ._equilibrium_values import (
     EquilibriumValues as EquilibriumValues,
     equilibrium_values as equilibrium_values,
 )
+from ._extremes import (
+    Extremes as Extremes,
+    find_extremes as find_extremes,
+)
 from ._file import (
     MarketFile as MarketFile,
     read_market as read_market,

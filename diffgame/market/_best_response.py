@@ -111,7 +111,7 @@ def signal_rows(segment: Segment) -> Float[Array, "states profiles states"]:
     return jnp.einsum("rs,p->rps", jnp.eye(len(segment.prior)), segment.playable * 1.0)
 
 
-def _capture_program(
+def capture_program(
     segment: Segment,
     payoff: Float[Array, "users profiles states"],
     outside: Outside,
@@ -185,7 +185,7 @@ def best_response(
     margins = jnp.minimum(margin, room / 2)
 
     def solve(captured, slackest):
-        program = _capture_program(segment, payoff, outside, captured, margins, slackest)
+        program = capture_program(segment, payoff, outside, captured, margins, slackest)
         primal, dual, _ = solve_linear_program(program)
         return primal, check_optimum(program, primal, dual, 1e-8)
 

@@ -92,14 +92,14 @@ class SearchResult:
         return standing or self.equilibria
 
 
-def _segment_market(market: Market, members: Int[np.ndarray, " members"]) -> Market:
+def segment_market(market: Market, members: Int[np.ndarray, " members"]) -> Market:
     return Market(
         market.prior, market.utility[members], market.objective[:, members], market.mass[members]
     )
 
 
 @dataclasses.dataclass
-class _Piece:
+class Piece:
     """One segment's part of a profile, ready to be put together with the others."""
 
     members: Int[np.ndarray, " members"]
@@ -111,7 +111,7 @@ class _Piece:
     action: Callable[[int, int, int], Int[np.ndarray, " messages"]]
 
 
-def _profile_piece(settled: Settled, members: np.ndarray, profiles: np.ndarray) -> _Piece:
+def profile_piece(settled: Settled, members: np.ndarray, profiles: np.ndarray) -> Piece:
     signal = np.asarray(settled.signal)
 
     def sent(start: int, provider: int) -> np.ndarray:
@@ -124,7 +124,7 @@ def _profile_piece(settled: Settled, members: np.ndarray, profiles: np.ndarray) 
     def action(start: int, provider: int, member: int) -> np.ndarray:
         return profiles[sent(start, provider), member]
 
-    return _Piece(
+    return Piece(
         members,
         np.asarray(settled.lower),
         np.asarray(settled.upper),
@@ -135,7 +135,7 @@ def _profile_piece(settled: Settled, members: np.ndarray, profiles: np.ndarray) 
     )
 
 
-def _crowd_piece(market: Market, settled: CrowdSettled, members: np.ndarray) -> _Piece:
+def _crowd_piece(market: Market, settled: CrowdSettled, members: np.ndarray) -> Piece:
     tables = np.asarray(settled.table)
     actions = np.asarray(
         jax.vmap(lambda t, c: meet_crowd(market, t, c).actions)(settled.table, settled.incumbent)
@@ -151,7 +151,7 @@ def _crowd_piece(market: Market, settled: CrowdSettled, members: np.ndarray) -> 
     def action(start: int, provider: int, member: int) -> np.ndarray:
         return actions[start, member, provider, sent(start, provider)]
 
-    return _Piece(
+    return Piece(
         members,
         np.asarray(settled.lower),
         np.asarray(settled.upper),
@@ -162,10 +162,10 @@ def _crowd_piece(market: Market, settled: CrowdSettled, members: np.ndarray) -> 
     )
 
 
-def _assemble(
+def assemble(
     market: Market,
     labels: np.ndarray,
-    pieces: Sequence[_Piece],
+    pieces: Sequence[Piece],
     start: int,
     name: str,
     tolerance: Float[np.ndarray, " providers"],
@@ -242,26 +242,26 @@ def find_equilibria(
     progress(f"annealing {len(profiles)} starts")
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *profiles)
     tables = smooth(market, stack).probability
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     single = [int(group[0]) for group in groups if len(group) == 1]
     settled: dict[int, Settled] = {}
     if single:
         progress(f"exact best responses and equilibrium values of {len(single)} users")
         where = np.array([labels[user] for user in single])
-        ends, _ = settle_users(_segment_market(market, np.array(single)), tables[:, :, where])
+        ends, _ = settle_users(segment_market(market, np.array(single)), tables[:, :, where])
         settled = {
             user: jax.tree.map(lambda leaf, n=n: leaf[n], ends) for n, user in enumerate(single)
         }
     for label, group in enumerate(groups):
-        part = _segment_market(market, group)
+        part = segment_market(market, group)
         if len(group) == 1:
             profile = action_profiles(1, actions)
-            pieces.append(_profile_piece(settled[int(group[0])], group, profile))
+            pieces.append(profile_piece(settled[int(group[0])], group, profile))
         elif len(group) <= EXACT_USERS:
             progress(f"exact best responses for {len(group)} users together")
             profiles = played_profiles(part)
             ends = settle_group(part, jnp.asarray(profiles), tables[:, :, label])
-            pieces.append(_profile_piece(ends, group, profiles))
+            pieces.append(profile_piece(ends, group, profiles))
         else:
             progress(f"searching deviations for {len(group)} users together")
             plain = [babbling(market), full_revelation(market)]
@@ -277,7 +277,7 @@ def find_equilibria(
         "ij,j->i", np.asarray(unit_utility(market.objective)[1]), np.asarray(market.mass)
     )
     found = [
-        _assemble(market, labels, pieces, start, name, tolerance * scale)
+        assemble(market, labels, pieces, start, name, tolerance * scale)
         for start, name in enumerate(names)
     ]
     early = np.sum([piece.smooth[: starts + 2] for piece in pieces], axis=0)

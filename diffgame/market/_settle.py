@@ -46,7 +46,7 @@ def smooth(market: Market, starts: ProbabilityTable) -> ProbabilityTable:
     return jax.vmap(lambda profile: anneal(unit, profile))(starts)
 
 
-def _in_batches(function: Callable, items: PyTree, size: int = 32) -> PyTree:
+def in_batches(function: Callable, items: PyTree, size: int = 32) -> PyTree:
     """Map over the leading axis, `size` at a time to bound memory.
 
     Filled up with copies of the first item: a remainder would be compiled a second time.
@@ -60,7 +60,7 @@ def _in_batches(function: Callable, items: PyTree, size: int = 32) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[:count], results)
 
 
-def _assess(
+def assess(
     segment: Segment,
     signal: Float[Array, "ends providers profiles states"],
     incumbent: Int[Array, "ends users"],
@@ -73,7 +73,7 @@ def _assess(
         gain = exploitability(segment, meeting)
         return meeting.chosen, gain.lower * size, gain.upper * size
 
-    chosen, lower, upper = _in_batches(one, (signal, incumbent))
+    chosen, lower, upper = in_batches(one, (signal, incumbent))
     return Settled(signal, chosen, lower, upper, upper)
 
 
@@ -97,17 +97,17 @@ def settle_user_starts(
     )(posted)
     extreme = jnp.stack([values.worst()[1], values.best()[1]])[:, None]
     extreme = jnp.broadcast_to(extreme, (2, *posted.shape[1:]))
-    fixed = jnp.concatenate([_as_posted(segment, len(objective)), extreme])
+    fixed = jnp.concatenate([as_posted(segment, len(objective)), extreme])
     everything = jnp.concatenate([ends, fixed, posted])
     nobody = jnp.zeros((len(fixed) + len(posted), 1), int)
-    settled = _assess(segment, everything, jnp.concatenate([incumbent, nobody]), payoff_size * mass)
+    settled = assess(segment, everything, jnp.concatenate([incumbent, nobody]), payoff_size * mass)
     kept = len(ends) + len(fixed)
     return _keep(settled, jnp.arange(kept), jnp.arange(kept, len(everything))), values.rescale(
         utility
     )
 
 
-def _as_posted(segment: Segment, providers: int) -> Float[Array, "two providers profiles states"]:
+def as_posted(segment: Segment, providers: int) -> Float[Array, "two providers profiles states"]:
     """All babble, and all reveal the state."""
     states = len(segment.prior)
     tables = jnp.stack([jnp.eye(states)[:1].repeat(states, 0), jnp.eye(states)])
@@ -140,12 +140,12 @@ def settle_group(
     objective = market.objective / size[:, None, None, None]
     segment = make_segment(market.prior, unit, objective, market.mass, profiles)
     posted = jax.vmap(jax.vmap(lambda table: recommend(segment, table)))(tables)
-    proposed, incumbents = _in_batches(lambda signal: propose(segment, signal), posted)
+    proposed, incumbents = in_batches(lambda signal: propose(segment, signal), posted)
     starts, proposals, users = incumbents.shape
-    fixed = _as_posted(segment, len(objective))
+    fixed = as_posted(segment, len(objective))
     everything = jnp.concatenate([proposed.reshape(-1, *posted.shape[1:]), fixed])
     incumbents = jnp.concatenate([incumbents.reshape(-1, users), jnp.zeros((2, users), int)])
-    settled = _assess(segment, everything, incumbents, size)
+    settled = assess(segment, everything, incumbents, size)
     # Of each start's proposals the first that nobody leaves, else the one left for the least.
     left = jnp.max(settled.upper / size[None], axis=1)[: starts * proposals]
     left = jnp.maximum(left.reshape(starts, proposals), _NEGLIGIBLE)
@@ -193,7 +193,7 @@ def settle_crowd(market: Market, tables, keys):
         upper = jnp.maximum(bound_gains(unit, meet_crowd(unit, table, chosen)), lower)
         return CrowdSettled(table, chosen, lower * scale, upper * scale, smooth * scale)
 
-    return _in_batches(lambda pair: settle(*pair), (tables, keys))
+    return in_batches(lambda pair: settle(*pair), (tables, keys))
 
 
 _playable = eqx.filter_jit(playable_profiles)
