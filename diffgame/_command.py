@@ -1,15 +1,19 @@
 """The command `diffgame`."""
 
 import argparse
+import importlib.util
 import io
-import json
-import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from ._terminal import Refused, check_output, prepare_compiler, show_progress, write_json
+from .preferences._align_command import (
+    EXAMPLES as ALIGN_EXAMPLES,
+    add_arguments as add_align_arguments,
+)
 
 _EXAMPLES = """examples:
   diffgame audit examples/markets/opposed_users.json
@@ -22,10 +26,17 @@ exit status:
   2  bad input or usage
   3  some reported equilibrium is not certified (its status says what is known)
 """
+_STUDY_EXAMPLES = """examples:
+  diffgame study study.nc
+  diffgame study quick.nc --scale 0.1 --sections gap,transition
 
-
-class _Refused(Exception):
-    """Bad input or usage, told in one line."""
+exit status:
+  0  every claim holds
+  1  a fault of diffgame itself
+  2  bad input or usage
+  3  some claim does not hold, or could not be decided
+"""
+_STUDY_PACKAGES = ("h5netcdf", "h5py", "jinja2", "plotly", "xarray")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,60 +73,32 @@ def _parser() -> argparse.ArgumentParser:
         help="gain from deviating that counts as none, as a share of the provider's range of "
         "payoffs (default 1e-6)",
     )
+    align = commands.add_parser(
+        "align",
+        help="measure how well providers' utilities, mixed, agree with what people want",
+        description="Read ratings or survey answers and the utilities of providers for the same\n"
+        "items, and measure for everybody how near a mix of the providers comes.",
+        epilog=ALIGN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_align_arguments(align)
+    study = commands.add_parser(
+        "study",
+        help="compute the results of the papers again, as a results file and a page",
+        description="Compute every result of the papers again: a results file (netCDF) that a\n"
+        "stopped run continues from, and a page with figures, tables and the claims.",
+        epilog=_STUDY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.add_argument(
+        "results", metavar="RESULTS.nc", help="the results file; the page goes beside it, .html"
+    )
+    study.add_argument("--seed", type=int, default=0, help="of all random draws (default 0)")
+    study.add_argument(
+        "--scale", type=float, default=1.0, help="sample sizes, 1 is the full study (default 1)"
+    )
+    study.add_argument("--sections", metavar="NAMES", help="comma-separated (default all)")
     return parser
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    """Write the file complete or not at all."""
-    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise _Refused(f"--json {path}: cannot be written ({error.strerror})") from error
-
-
-def _check_output(path: Path) -> None:
-    # Told before minutes of work, not after them.
-    if path.is_dir():
-        raise _Refused(f"--json {path}: is a directory; name a file")
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise _Refused(
-            f"--json {path}: the folder does not exist or is not writable; make it first"
-        )
-
-
-def _progress(quiet: bool) -> tuple[Callable[[str], None], Callable[[], None]]:
-    """A live line on a terminal, one line per stage elsewhere; both on standard error."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal and not quiet:
-        status = console.status("starting")
-        status.start()
-        return lambda text: status.update(text), status.stop
-    return lambda text: print(f"diffgame: {text}", file=sys.stderr, flush=True), lambda: None
-
-
-def _prepare_compiler() -> None:
-    """Compile less: before the first computation, as most of a short run is compilation.
-
-    The new fusion emitters of jaxlib 0.10 take three quarters of the time; later versions do not
-    know the switch. What was compiled once is kept for the next run.
-    """
-    import jax
-
-    flags, switch = os.environ.get("XLA_FLAGS", ""), "xla_cpu_use_fusion_emitters"
-    if version("jaxlib").startswith("0.10.") and switch not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{switch}=false".strip()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "diffgame", "jax"))
-    jax.config.update("jax_enable_x64", True)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -125,32 +108,80 @@ def _audit(options: argparse.Namespace) -> int:
     try:
         settings = AuditSettings(options.starts, options.seed, modes, options.tolerance)
     except ValueError as error:
-        raise _Refused(f"--{error}") from None
+        raise Refused(f"--{error}") from None
     target = None if options.json is None else Path(options.json)
     if target is not None:
-        _check_output(target)
+        check_output("--json", target)
     try:
         file = read_market(options.file)
     except MarketFileError as error:
-        raise _Refused(str(error)) from None
+        raise Refused(str(error)) from None
 
     import jax
     from rich.console import Console
 
     from .market import audit_market, print_report
 
-    _prepare_compiler()
-    progress, stop = _progress(False)
+    prepare_compiler()
+    progress, stop = show_progress()
     try:
         report = audit_market(file, settings, progress)
     finally:
         stop()
     report["settings"] |= {"diffgame": version("diffgame"), "jax": jax.__version__}
     if target is not None:
-        _write(target, report)
+        write_json(target, report)
     print_report(file, report, Console())
     statuses = [report[mode][end]["status"] for mode in modes for end in ("best", "worst")]
     return 0 if all(status == "certified" for status in statuses) else 3
+
+
+def _align(options: argparse.Namespace) -> int:
+    from .preferences import RatingsError
+    from .preferences._align_command import run
+
+    prepare_compiler()
+    try:
+        return run(options)
+    except RatingsError as error:
+        raise Refused(str(error)) from None
+
+
+def _study(options: argparse.Namespace) -> int:
+    from .study import SECTIONS, StudyFileError, StudySettings, run_study
+
+    try:
+        settings = StudySettings(options.seed, options.scale)
+    except ValueError as error:
+        raise Refused(f"--{error}") from None
+    known = {section.name: section for section in SECTIONS}
+    names = list(known) if options.sections is None else options.sections.split(",")
+    for name in names:
+        if name not in known:
+            raise Refused(f"--sections has {name!r}; choose from {', '.join(known)}")
+    results = Path(options.results)
+    check_output("RESULTS.nc", results)
+    page = results.with_suffix(".html")
+    check_output("the page", page)
+    missing = [package for package in _STUDY_PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise Refused(f"study needs {', '.join(missing)}: python -m pip install 'diffgame[study]'")
+    prepare_compiler()
+    progress, stop = show_progress()
+    try:
+        claims = run_study(results, page, settings, [known[name] for name in names], progress)
+    except StudyFileError as error:
+        raise Refused(str(error)) from None
+    finally:
+        stop()
+    from .study import print_claims
+
+    print_claims(claims)
+    print(f"Written to {results} and {page}")
+    return 0 if all(claim.holds for claim in claims) else 3
+
+
+_RUN = {"audit": _audit, "align": _align, "study": _study}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,12 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(arguments)
-        return _audit(options)
-    except _Refused as refusal:
+        return _RUN[options.command](options)
+    except Refused as refusal:
         print(f"diffgame: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("diffgame: interrupted; nothing was written", file=sys.stderr)
+        print("diffgame: interrupted; no file is half written", file=sys.stderr)
         return 130
     except SystemExit:
         raise

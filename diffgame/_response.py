@@ -58,7 +58,8 @@ def _decide(choose, game: AbstractGame, choices: AbstractFiniteSet, offers, user
             probability = choose(expected)
             plans.append(probability)
             value = jnp.sum(probability * value, axis=-1)
-            reach = jnp.sum(probability * reach, axis=-1)
+            # Nature reaches all moves of one node equally often.
+            reach = reach[..., 0]
         else:
             plans.append(None)
             value, reach = jnp.sum(value, axis=-1), jnp.sum(reach, axis=-1)

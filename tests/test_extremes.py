@@ -45,6 +45,16 @@ def test_opposed_users_get_nothing_at_worst_and_everything_at_best():
     assert personal.loss == pytest.approx(0, abs=1e-8)
 
 
+def test_loss_and_bound_are_counted_by_mass():
+    users = oracle.opposed_users()
+    objective = np.stack([[u, u] for u in users])
+    unequal = Market(COIN, np.stack(users), objective, np.array([1.0, 2.5])).anonymous()
+    found = find_extremes(unequal, starts=4)
+    np.testing.assert_allclose(found.worst.user_values, [0, 0], rtol=0, atol=1e-8)
+    assert found.loss == pytest.approx(3.5, abs=1e-7)
+    assert found.loss <= found.bound + 1e-7
+
+
 def test_segments_of_many_users_and_single_precision_are_refused():
     users = np.tile(np.eye(2), (5, 1, 1))
     crowd = Market(COIN, users, np.stack([users, users]), np.ones(5)).anonymous()

@@ -11,6 +11,7 @@ import diffgame
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
+    "_terminal",
     "_implicit",
     "_linear_program",
     "_cholesky",
@@ -29,6 +30,8 @@ LAYERS = (
     "_certificate",
     "games",
     "market",
+    "preferences",
+    "study",
     "_command",
     "__main__",
 )

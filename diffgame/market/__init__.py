@@ -11,10 +11,12 @@ from ._audit import (
     audit_market as audit_market,
     market_of as market_of,
 )
+from ._best_conversation import best_conversation as best_conversation
 from ._best_response import (
     BestResponse as BestResponse,
     Exploitability as Exploitability,
     Meeting as Meeting,
+    Outside as Outside,
     best_response as best_response,
     exploitability as exploitability,
     meet as meet,
@@ -22,6 +24,27 @@ from ._best_response import (
     persuade as persuade,
 )
 from ._checks import MarketFileError as MarketFileError
+from ._conversation import (
+    Conversation as Conversation,
+    ConversationUser as ConversationUser,
+)
+from ._conversation_policy import (
+    ConversationNetwork as ConversationNetwork,
+    ConversationTable as ConversationTable,
+    babbling_conversation as babbling_conversation,
+    network_conversation as network_conversation,
+    random_conversation as random_conversation,
+    revealing_conversation as revealing_conversation,
+)
+from ._conversation_value import provider_values as provider_values
+from ._degree import (
+    all_partitions as all_partitions,
+    information_bits as information_bits,
+    merge_by_distance as merge_by_distance,
+    noisy_labels as noisy_labels,
+    noisy_market as noisy_market,
+    threshold_labels as threshold_labels,
+)
 from ._equilibrium_values import (
     EquilibriumValues as EquilibriumValues,
     equilibrium_values as equilibrium_values,
@@ -42,6 +65,50 @@ from ._market import (
     full_revelation as full_revelation,
     random_profile as random_profile,
 )
+from ._menu import (
+    MenuResponse as MenuResponse,
+    menu_best_response as menu_best_response,
+)
+from ._menu_meeting import (
+    MenuMeeting as MenuMeeting,
+    menu_exploitability as menu_exploitability,
+    recommend_branches as recommend_branches,
+)
+from ._monopoly import (
+    MonopolyValues as MonopolyValues,
+    monopoly_values as monopoly_values,
+    persuade_by_menu as persuade_by_menu,
+)
+from ._personalization import (
+    PersonalizationCurve as PersonalizationCurve,
+    personalization_curve as personalization_curve,
+)
+from ._quantal import (
+    QuantalEquilibrium as QuantalEquilibrium,
+    QuantalOutcome as QuantalOutcome,
+    certify_quantal as certify_quantal,
+    quantal_outcome as quantal_outcome,
+)
+from ._quantal_bound import (
+    lambert_w as lambert_w,
+    market_regret_bound as market_regret_bound,
+    regret_bound as regret_bound,
+)
+from ._quantal_persuasion import (
+    QuantalPersuasion as QuantalPersuasion,
+    grid_bracket as grid_bracket,
+    persuade_quantal as persuade_quantal,
+)
+from ._quantal_response import (
+    QuantalResponse as QuantalResponse,
+    Rivals as Rivals,
+    respond_quantal as respond_quantal,
+)
+from ._quantal_search import (
+    find_quantal_equilibria as find_quantal_equilibria,
+    temperature_table as temperature_table,
+)
+from ._quantal_split import Split as Split, optimal_split as optimal_split
 from ._report import print_report as print_report
 from ._search import (
     MarketEquilibrium as MarketEquilibrium,
@@ -54,6 +121,17 @@ from ._segment import (
     make_segment as make_segment,
     playable_profiles as playable_profiles,
 )
+from ._segment_bounds import (
+    InformationCertificates as InformationCertificates,
+    information_certificates as information_certificates,
+)
+from ._segmentation import (
+    Segmentation as Segmentation,
+    SegmentationStatus as SegmentationStatus,
+    coarsest_segmentation as coarsest_segmentation,
+    merge_by_certificate as merge_by_certificate,
+)
+from ._tree import Protocol as Protocol
 from ._value import (
     full_information as full_information,
     outcome as outcome,

@@ -111,12 +111,13 @@ def _prove(program: LinearProgram, primal: Primal, unknowns: Array, distance: Sc
     return jnp.clip(-optimum.value, 0, distance), optimum.certified
 
 
-def _alignment(
+def nearest_mix(
     utility: Float[Array, "actions states"],
     objective: Float[Array, "providers actions states"],
     hull: Bool[Array, ""],
     kind: Int[Array, ""],
 ) -> Alignment:
+    """One of the six distances: weights of the hull or the cone, `kind` counting in `OFFSETS`."""
     providers, _, states = objective.shape
     utility_, objective_ = _centre(utility, kind > 0), _centre(objective, kind > 0)
     user_size = _size(utility_.ravel())
@@ -182,7 +183,7 @@ def alignment_distances(
     """
     hulls = jnp.arange(2) == 0
     kinds = jnp.arange(len(OFFSETS))
-    by_kind = jax.vmap(_alignment, in_axes=(None, None, None, 0))
+    by_kind = jax.vmap(nearest_mix, in_axes=(None, None, None, 0))
     found = jax.vmap(by_kind, in_axes=(None, None, 0, None))(utility, objective, hulls, kinds)
     return {
         f"{shape}_{offset}": jax.tree.map(lambda leaf, at=(i, k): leaf[at], found)

@@ -18,7 +18,7 @@ TEMPERATURES = (0.5, 0.26, 0.13, 0.07, 0.036, 0.018, 0.01, 0.005)
 _STEPS = 200
 
 
-def _along_rows() -> optax.GradientTransformation:
+def along_rows() -> optax.GradientTransformation:
     """Drop from each row what would change its sum.
 
     Projection undoes that part anyway, but Adam would scale its steps by it.
@@ -32,8 +32,8 @@ def _along_rows() -> optax.GradientTransformation:
 
 
 # Made once: every new optax optimiser would compile anew.
-_SOLVER = GradientPlay(optax.chain(_along_rows(), optax.adam(0.02)))
-_ASCENT = optax.chain(_along_rows(), optax.adam(0.05))
+_SOLVER = GradientPlay(optax.chain(along_rows(), optax.adam(0.02)))
+_ASCENT = optax.chain(along_rows(), optax.adam(0.05))
 
 
 def unit_market(market: Market) -> Market:

@@ -25,6 +25,8 @@ from ._value import full_information
 from ._welfare_descent import move_welfare
 from ._worst_case import worst_case_losses
 
+_ALL_PROFILES = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Extremes:
@@ -32,8 +34,8 @@ class Extremes:
 
     - `worst`, `best`: with their statuses; utility is counted by mass.
     - `exact`: whether they are the worst and best of all equilibria (personalized markets).
-    - `loss`: what users lose in `worst` of full information; `bound`: at most in any equilibrium
-        (`worst_case_losses`). The difference is what is not known.
+    - `loss`: what users lose in `worst` of full information, counted by mass; `bound`: at most in
+        any equilibrium (`worst_case_losses`). The difference is what is not known.
     - `certified`, `searched`: how many end points stand, over all segments.
     """
 
@@ -168,7 +170,9 @@ def find_extremes(
             exact = exact and bool(np.all(np.asarray(values.complete)))
         else:
             progress(f"segment {label + 1} of {len(groups)}: moving {2 * len(tables)} profiles")
-            profiles = played_profiles(part)
+            # Small markets of one size share one compilation.
+            every = action_profiles(len(group), actions)
+            profiles = every if len(every) <= _ALL_PROFILES else played_profiles(part)
             settled, welfare = _descend(part, jnp.asarray(profiles), tables[:, :, label])
             picked, stand = _pick(settled, welfare, tolerance * size)
         certified, searched = certified + stand, searched + len(settled.upper)
@@ -194,4 +198,4 @@ def find_extremes(
 
 @eqx.filter_jit
 def _bound(market: Market) -> Float[Array, ""]:
-    return worst_case_losses(market).total.loss
+    return worst_case_losses(market, weight=market.mass).total.loss

@@ -158,17 +158,21 @@ def _solve(setting: _Setting, weight: Float[Array, " users"]) -> WorstCase:
     return WorstCase(-optimum.bound * size, reached, shortfall, certified)
 
 
-def worst_case_losses(market: Market, delta: float | Scalar = 0.0) -> WorstCases:
+def worst_case_losses(
+    market: Market,
+    delta: float | Scalar = 0.0,
+    weight: Float[Array, " users"] | None = None,
+) -> WorstCases:
     """Bound the users' losses over ALL delta-equilibria, by linear programming.
 
-    Maximises `sum_j (full information - value)`, and each user's term, over obedient outcomes
-    that no provider leaves for full revelation: with S running over the segments that providers
-    can tell apart, provider i misses at most s_iS >= 0 in S, and sum_S s_iS <= `delta`. One code
-    path for anonymous, segmented and personalized markets: `market.observation` says which. A loss
-    of 0 proves that every equilibrium gives full information; a positive one proves no bad
-    equilibrium. Losses are in units of utility and not weighted by mass; `delta` is in units of
-    the providers' payoffs. Actions that a user plays at no posterior (ties to the lowest index)
-    are left out.
+    Maximises `sum_j (full information - value)`, and each user's term, over obedient outcomes that
+    no provider leaves for full revelation: with S running over the segments that providers can tell
+    apart, provider i misses at most s_iS >= 0 in S, and sum_S s_iS <= `delta`. One code path for
+    anonymous, segmented and personalized markets: `market.observation` says which. A loss of 0
+    proves that every equilibrium gives full information; a positive one proves no bad equilibrium.
+    Losses are in units of utility, in the total counted by `weight` [users], one each by default
+    (`market.mass` counts by mass); `delta` is in units of the providers' payoffs. Actions that a
+    user plays at no posterior (ties to the lowest index) are left out.
 
     **Source:** docs/certificates.md (worst-equilibrium certificate).
 
@@ -181,7 +185,8 @@ def worst_case_losses(market: Market, delta: float | Scalar = 0.0) -> WorstCases
     """
     setting = _setting(market, delta)
     users = len(market.mass)
-    weights = jnp.concatenate([jnp.ones((1, users)), jnp.eye(users)])
+    total = jnp.ones(users) if weight is None else weight
+    weights = jnp.concatenate([total[None], jnp.eye(users)])
     found = jax.vmap(lambda weight: _solve(setting, weight))(weights)
     total, per_user = (
         jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in (0, slice(1, None))
