@@ -16,31 +16,11 @@ from ..market import (
     personalization_curve,
 )
 from ._draw import figure, line, scatter
-from ._markets import draw_market
+from ._markets import perturb_opposed, three_users, two_thresholds
 from ._section import Claim, Row, Section, StudySettings, certified, decide
-from ._transition import opposed_users
 
 _SLACK = 1e-6
 _STARTS = 6
-
-
-def three_users() -> Market:
-    """Opposed users and a third, heavier one, for whom informing the first does harm."""
-    pair = opposed_users(1.0)
-    third = np.array([[-9.0, -9.0], [1.0, 0.0], [0.0, 1.0]])
-    utility = np.concatenate([np.asarray(pair.utility), third[None]])
-    objective = np.concatenate(
-        [np.asarray(pair.objective), np.broadcast_to(third, (2, 1, 3, 2))], axis=1
-    )
-    return Market(pair.prior, utility, objective, np.array([1.0, 1.0, 13.0]))
-
-
-def two_thresholds() -> Market:
-    """Twin providers paid per conviction; judges with thresholds 1/2 and 3/4."""
-    strict = np.array([[1.0, 0.0], [0.0, 1 / 3]])
-    utility = np.stack([np.eye(2), strict])
-    conviction = np.broadcast_to(np.array([[0.0, 0.0], [1.0, 1.0]]), (2, 2, 2, 2))
-    return Market(np.array([0.7, 0.3]), utility, conviction, np.ones(2))
 
 
 def _search(market: Market, *, starts: int, **options: Any) -> SearchResult:
@@ -57,7 +37,7 @@ def _compute(settings: StudySettings, progress: Callable[[str], None]) -> list[R
     }
     for number in range(settings.count(2, 1)):
         seed = (settings.seed, 3, number)
-        markets[f"random {number + 1}"] = draw_market(seed, 0.3, users=3, opposed=0.9)
+        markets[f"perturbed opposed users {number + 1}"] = perturb_opposed(seed, 0.1)
     rows = []
     for name, market in markets.items():
         progress(name)
@@ -137,6 +117,7 @@ def _claims(rows: Sequence[Row]) -> list[Claim]:
         abs(loss - wanted) <= _SLACK for loss, wanted in zip(found, (0, 2, 0), strict=True)
     )
     sure = len(certified(path)) == len(path)
+    twins = sorted(by_market["two thresholds"], key=lambda row: row["segments"])
     return [
         Claim(
             "The worst-case certificate never rises when segments are split",
@@ -149,6 +130,14 @@ def _claims(rows: Sequence[Row]) -> list[Claim]:
             "three users; segments {1,2,3}, {1,2} {3}, {1} {2} {3}",
             f"worst losses found {', '.join(f'{loss:.4g}' for loss in found)}",
             expected if sure else None,
+        ),
+        Claim(
+            "G1: personalization can make the worst equilibrium worse",
+            "two thresholds, twin providers; anonymous, personalized",
+            f"worst losses found {', '.join(format(row['worst loss'], '.4g') for row in twins)}",
+            twins[0]["worst loss"] < twins[1]["worst loss"] - _SLACK
+            if len(certified(twins)) == len(twins)
+            else None,
         ),
         Claim(
             "No certified equilibrium found loses more than the certificate",

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-import numpy as np
 
 from ..market import (
     Market,
@@ -14,32 +13,15 @@ from ..market import (
     worst_case_losses,
 )
 from ._draw import figure, line
+from ._markets import LOSS, common_interest, opposed_users
 from ._section import Claim, Row, Section, StudySettings, certified, decide
 
-_COIN = np.array([0.5, 0.5])
 _KAPPAS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.5, 2.0, 3.0)
 _RATIOS = (0.2, 0.3, 0.34, 0.5, 1.0, 2.0, 2.9, 3.1, 5.0)
-_LOSS = 3.0
 _SLACK = 1e-6
 
 _strong = eqx.filter_jit(strong_alignment_distances)
 _losses = eqx.filter_jit(worst_case_losses)
-
-
-def common_interest(kappa: float) -> Market:
-    """Both users want to be right; each provider is paid for one, charged kappa for the other."""
-    utility = np.stack([np.eye(2), np.eye(2)])
-    own, other = np.eye(2), -kappa * np.eye(2)
-    return Market(_COIN, utility, np.array([[own, other], [other, own]]), np.ones(2))
-
-
-def opposed_users(ratio: float) -> Market:
-    """One user gains by following, the other by doing the opposite; masses one and `ratio`."""
-    follow = np.array([[0, 0], [1, -_LOSS], [-_LOSS, 1]])
-    utility = np.stack([follow, follow[[0, 2, 1]]])
-    return Market(
-        _COIN, utility, np.stack([np.stack([u, u]) for u in utility]), np.array([1.0, ratio])
-    )
 
 
 def _row(family: str, parameter: float, market: Market, settings: StudySettings) -> Row:
@@ -105,7 +87,7 @@ def _claims(rows: Sequence[Row]) -> list[Claim]:
         )
 
     def masses(row: Row) -> bool:
-        stands = 1 / _LOSS <= row["parameter"] <= _LOSS
+        stands = 1 / LOSS <= row["parameter"] <= LOSS
         return bool(row["babbling is an equilibrium"]) == stands
 
     standing = [row["parameter"] for row in opposed if row["babbling is an equilibrium"]]
