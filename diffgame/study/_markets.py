@@ -49,6 +49,13 @@ def two_thresholds() -> Market:
     return Market(np.array([0.7, 0.3]), utility, conviction, np.ones(2))
 
 
+def prosecutor_and_defender() -> Market:
+    """A judge who wants to be right, one provider who wants convictions and one who does not."""
+    conviction = np.array([[0.0, 0.0], [1.0, 1.0]])
+    objective = np.stack([conviction, 1 - conviction])[:, None]
+    return Market(np.array([0.7, 0.3]), np.eye(2)[None], objective, np.ones(1))
+
+
 def draw_market(
     seed: tuple[int, ...],
     noise: float,
