@@ -62,7 +62,7 @@ def _claims(rows: Sequence[Row]) -> list[Claim]:
             decide(rows, lambda row: row["loss"] <= row["noise_bound"] + _SLACK),
         ),
         Claim(
-            "Quantal users fare near-optimally: what they lose is of the order of the temperature",
+            "Quantal users fare near-optimally: what they lose is at most twice the temperature",
             f"{len(sure)} certified equilibria found, losses in units of the range of utility",
             f"at temperature {min(_TEMPERATURES)} at most "
             f"{max(coldest, default=float('nan')):.3g}; loss / temperature at most "
