@@ -18,7 +18,7 @@ from ._harness import Row, alternate, arguments, compile_batched, machine, media
 
 TEMPERATURE = 0.1
 SAME_VALUE = 1e-9
-SAME_GRADIENT = 1e-5
+SAME_GRADIENT = 1e-6
 _STEP = 1e-5
 _PARTS = 3
 _RESPONSE = dg.Logit(TEMPERATURE)
@@ -113,17 +113,29 @@ def numpy_payoffs(protocol: Protocol, joint, utility, objective, *tables) -> np.
 
 
 def numpy_slopes(protocol: Protocol, data: Sequence[np.ndarray], entries) -> np.ndarray:
-    """Provider 0's payoff differenced in the given entries (round, state, history, message)."""
+    """Provider 0's payoff differenced in the given entries (round, state, history, message).
+
+    All messages of the same history give way evenly: what tables that do not sum to one are worth
+    is a matter of convention.
+    """
     slopes = []
-    for turn, *at in entries:
+    for turn, *history, message in entries:
         ends = []
+        messages = data[3 + turn].shape[-1]
+        move = _STEP * (np.eye(messages)[message] - 1 / messages)
         for sign in (1, -1):
             tables = list(data[3:])
             tables[turn] = tables[turn].copy()
-            tables[turn][(0, *at)] += sign * _STEP
+            tables[turn][(0, *history)] += sign * move
             ends.append(numpy_payoffs(protocol, *data[:3], *tables)[0])
         slopes.append((ends[0] - ends[1]) / (2 * _STEP))
     return np.array(slopes)
+
+
+def _on_simplex(gradient) -> np.ndarray:
+    """Slopes in each entry when all messages of the same history give way evenly."""
+    gradient = np.asarray(gradient)
+    return gradient - gradient.mean(axis=-1, keepdims=True)
 
 
 def _share(found, wanted, tolerance: float) -> float:
@@ -179,7 +191,8 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
     few = np.array_split(np.arange(min(batch, max(measured // 50, _PARTS))), _PARTS)
     seconds, peer, answers = alternate(both.all_cores, numpy_gradients, few)
     order = np.concatenate(few)
-    found = np.concatenate([np.reshape(g, (batch, -1)) for g in both.all_cores()[1]], axis=1)
+    gradients = both.all_cores()[1]
+    found = np.concatenate([_on_simplex(g).reshape(batch, -1) for g in gradients], axis=1)
     same = _share(found[order], np.concatenate(answers), SAME_GRADIENT)
     rows.append(
         Row(
@@ -207,6 +220,7 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
     wanted = np.stack(
         [np.concatenate([np.ravel(g) for g in answer[1]]) for part in answers for answer in part]
     )
+    found = np.concatenate([g.reshape(batch, -1) for g in gradients], axis=1)
     same = _share(found[order], wanted, SAME_VALUE)
     rows.append(
         Row(
@@ -278,7 +292,7 @@ def compare_tree(size: Size, entries: int = 3) -> list[Row]:
         slopes, lambda entry: numpy_slopes(protocol, data, [entry]), chosen
     )
     _, found = slopes()
-    picked = [[np.asarray(found[turn])[tuple(at)]] for turn, *at in chosen]
+    picked = [[_on_simplex(found[turn])[tuple(at)]] for turn, *at in chosen]
     same = _share(picked, answers, SAME_GRADIENT)
     rows.append(
         Row(

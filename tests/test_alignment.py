@@ -7,6 +7,7 @@ import pytest
 from diffgame.market import alignment_distances, strong_alignment_distances
 
 from . import oracle
+from .markets import batched, mixed_markets
 
 KINDS = [
     f"{shape}_{offset}" for shape in ("hull", "cone") for offset in ("none", "constant", "state")
@@ -22,13 +23,13 @@ compiled_strong = jax.jit(jax.vmap(strong_alignment_distances))
 
 def weak(markets):
     """Distances [markets, users] of all six kinds, in a batch of a fixed size."""
-    _, _, utility, objective = oracle.batched(markets, SHAPE, COUNT)
+    _, _, utility, objective = batched(markets, SHAPE, COUNT)
     return jax.device_get(compiled_weak(utility, objective))
 
 
 def strong(markets):
     """Distances [markets] of both kinds, in a batch of a fixed size."""
-    _, mass, utility, objective = oracle.batched(markets, SHAPE, COUNT)
+    _, mass, utility, objective = batched(markets, SHAPE, COUNT)
     return jax.device_get(compiled_strong(utility, objective, mass))
 
 
@@ -39,7 +40,7 @@ def distance_at(utility, objective, weights, offset):
 
 @pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_weak_distances_equal_the_oracle_on_random_markets(count):
-    markets = oracle.mixed_markets(count)
+    markets = mixed_markets(count)
     found = weak(markets)
     assert sorted(found) == sorted(KINDS)
     worst, compared = 0.0, 0
@@ -59,7 +60,7 @@ def test_weak_distances_equal_the_oracle_on_random_markets(count):
 
 @pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_strong_distances_equal_the_oracle_on_random_markets(count):
-    markets = oracle.mixed_markets(count)
+    markets = mixed_markets(count)
     worst, compared = 0.0, 0
     for kind, ours in strong(markets).items():
         for seed, (_, rho, us, U) in enumerate(markets):
@@ -73,8 +74,8 @@ def test_strong_distances_equal_the_oracle_on_random_markets(count):
 
 
 def test_a_weak_distance_is_the_one_at_the_weights_and_offset_returned():
-    markets = oracle.mixed_markets(COUNT)
-    _, _, utility, objective = oracle.batched(markets, SHAPE)
+    markets = mixed_markets(COUNT)
+    _, _, utility, objective = batched(markets, SHAPE)
     for kind, ours in weak(markets).items():
         mix = np.einsum("bjp,bpjas->bjas", ours.weights, objective) + ours.offset[:, :, None]
         at = np.abs(mix - utility).max((-2, -1))
@@ -89,8 +90,8 @@ def test_a_weak_distance_is_the_one_at_the_weights_and_offset_returned():
 
 
 def test_a_strong_distance_is_the_one_at_the_weights_scales_and_offset_returned():
-    markets = oracle.mixed_markets(COUNT)
-    _, mass, utility, objective = oracle.batched(markets, SHAPE)
+    markets = mixed_markets(COUNT)
+    _, mass, utility, objective = batched(markets, SHAPE)
     for kind, ours in strong(markets).items():
         mix = np.einsum("bp,bj,bpjas->bjas", ours.weights, mass, objective)
         error = mix + ours.offset[:, :, None] - ours.scales[:, :, None, None] * utility

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import _harness, _highs, market
+from benchmarks import _harness, _highs, conversation, market, preferences
 from diffgame.market import equilibrium_values, persuade
 
 values_of = jax.jit(equilibrium_values)
@@ -42,6 +42,54 @@ def test_market_benchmark_writes_rows_that_are_certified_on_both_sides(tmp_path,
         assert row["peer_certified"] == 1
         assert row["work"] in printed
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_preferences_benchmark_agrees_with_scipy(tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    preferences.main(["--quick", "--json", str(out)])
+    (row,) = json.loads(out.read_text())["rows"]
+    assert {name: type(value) for name, value in row.items()} == ROW
+    assert (row["ours_certified"], row["peer_certified"]) == (1, 1)
+    assert row["work"] in capsys.readouterr().out
+
+
+def test_conversation_benchmark_writes_rows_of_values_and_gradients_that_agree(tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    conversation.main(["--quick", "--json", str(out)])
+    content = json.loads(out.read_text())
+    assert set(content) == {"machine", "rows"}
+    assert {"processor", "cores", "python", "jax"} <= set(content["machine"])
+    printed = capsys.readouterr().out
+    kinds = [row["work"].partition(",")[0] for row in content["rows"]]
+    assert kinds == ["value", "gradient", "gradient", "value", "gradient"]
+    for row in content["rows"]:
+        assert {name: type(value) for name, value in row.items()} == ROW
+        assert row["ours_seconds"] > 0
+        assert row["ratio"] == pytest.approx(row["peer_seconds"] / row["ours_seconds"])
+        assert row["ours_certified"] == 1, row["work"]
+        assert row["peer_certified"] == 1, row["work"]
+        assert row["work"] in printed
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("part", ["payoffs", "gradient"])
+def test_conversations_that_differ_from_numpy_are_not_called_certified(part, monkeypatch):
+    right = getattr(conversation, part)
+
+    def wrong(protocol):
+        compute = right(protocol)
+
+        def slightly_off(*arrays):
+            return jax.tree.map(
+                lambda x: x + 1e-4 * jnp.arange(x.size).reshape(x.shape), compute(*arrays)
+            )
+
+        return slightly_off
+
+    monkeypatch.setattr(conversation, part, wrong)
+    rows = conversation.compare_tree(conversation.Size(conversation.Protocol(1, 1, 2)))
+    shares = {row.work.partition(",")[0]: row.ours_certified for row in rows}
+    assert shares == {"value": float(part != "payoffs"), "gradient": float(part != "gradient")}
 
 
 def test_a_missing_peer_is_one_line_and_status_2(monkeypatch, capsys):

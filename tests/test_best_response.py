@@ -9,6 +9,7 @@ from diffgame.market import exploitability, make_segment, meet, persuade
 from diffgame.market._segment import action_profiles
 
 from . import oracle
+from .markets import mixed_markets, padded, repeated
 
 CAMPAIGN = pytest.param(300, marks=pytest.mark.campaign)
 MESSAGES = 3
@@ -25,7 +26,7 @@ def compiled_gains(prior, utility, objective, mass, signal):
 
 def gains(*arrays):
     """In a batch of a fixed size at least, so that few programs serve all."""
-    found = jax.device_get(compiled_gains(*oracle.repeated(arrays, BATCH)))
+    found = jax.device_get(compiled_gains(*repeated(arrays, BATCH)))
     return jax.tree.map(lambda leaf: leaf[: len(arrays[0])], found)
 
 
@@ -48,13 +49,13 @@ def compare(ours, expected, seed):
 @pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_personalized_exploitability_equals_the_oracle_on_random_markets(count):
     """Markets of 1 to 3 users, each a segment of her own; gains add up over users."""
-    markets = oracle.mixed_markets(count, providers=(3,))
+    markets = mixed_markets(count, providers=(3,))
     profiles, batch, owner = action_profiles(1, 3), [], []
     for seed, (mu, mass, us, U) in enumerate(markets):
         pis = tables(seed, 3, len(mu))
         for j in range(len(us)):
             own = mu, mass[j : j + 1], us[j : j + 1], U[:, j : j + 1]
-            mu_, mass_, us_, U_ = oracle.padded(own, 1, 3, 3, 3)
+            mu_, mass_, us_, U_ = padded(own, 1, 3, 3, 3)
             wide = [np.concatenate([pi, pi[[0] * (3 - len(mu))]]) for pi in pis]
             batch.append((mu_, us_, U_, mass_, oracle.recommendations(wide, mu_, us_, profiles)))
             owner.append(seed)
@@ -74,11 +75,11 @@ def test_personalized_exploitability_equals_the_oracle_on_random_markets(count):
 @pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 def test_anonymous_exploitability_equals_the_oracle_on_random_markets(count):
     """Two users who see the same signal, in 2 or 3 actions and states, 2 providers."""
-    markets = oracle.mixed_markets(count, users=(2,), providers=(2,))
+    markets = mixed_markets(count, users=(2,), providers=(2,))
     profiles, batch = action_profiles(2, 3), []
     for seed, market in enumerate(markets):
         pis = tables(seed, 2, len(market[0]))
-        mu, mass, us, U = oracle.padded(market, 2, 3, 3, 2)
+        mu, mass, us, U = padded(market, 2, 3, 3, 2)
         wide = [np.concatenate([pi, pi[[0] * (3 - len(pi))]]) for pi in pis]
         batch.append((mu, us, U, mass, oracle.recommendations(wide, mu, us, profiles)))
     found = gains(*(np.stack(part) for part in zip(*batch, strict=True)))
@@ -99,7 +100,7 @@ def posted(markets, pi, users):
     # One user meets three providers (the third repeats the first), as in the tests above.
     shape = len(users), 3, 3, 3 if len(users) == 1 else 2
     for mu, mass, us, U in markets:
-        mu, mass, us, U = oracle.padded((mu, mass[users], us[users], U[:, users]), *shape)
+        mu, mass, us, U = padded((mu, mass[users], us[users], U[:, users]), *shape)
         wide = np.concatenate([pi, pi[[0] * (3 - len(pi))]])
         signal = oracle.recommendations([wide] * len(U), mu, us, action_profiles(len(users), 3))
         batch.append((mu, us, U, mass, signal))
@@ -159,7 +160,7 @@ def compiled_persuade(*market):
 def lobby(prior, utility, objective, mass):
     """One monopolist's best signal to at most 2 users with 3 actions in 3 states."""
     market = prior, mass, utility, objective[None]
-    prior, mass, utility, objective = oracle.padded(market, 2, 3, 3, 1)
+    prior, mass, utility, objective = padded(market, 2, 3, 3, 1)
     return jax.device_get(compiled_persuade(prior, utility, objective[0], mass))
 
 

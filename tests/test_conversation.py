@@ -22,7 +22,7 @@ from diffgame.market._conversation_policy import (
 from diffgame.market._conversation_value import provider_values
 from diffgame.market._tree import Protocol
 
-from . import oracle
+from .markets import random_market
 from .test_tree import SMALL, random_conversation_game
 
 play = eqx.filter_jit(dg.play)
@@ -152,7 +152,7 @@ LABELS = {"anonymous": [0, 0, 0], "segments": [0, 1, 0], "personalized": [0, 1, 
 @pytest.mark.parametrize("response", [dg.Argmax(), dg.Logit(0.2)], ids=["exact", "quantal"])
 def test_one_round_without_questions_or_secrets_is_the_market(labels, response):
     for seed in range(3):
-        mu, mass, us, U = oracle.random_market(seed, 3, 3, 3, 3)
+        mu, mass, us, U = random_market(seed, 3, 3, 3, 3)
         market = Market(mu, us, U, mass, np.array(labels), observations=max(labels) + 1)
         game = Conversation.from_market(market, Protocol(1, 1, 3))
         signals = random_profile(market, jax.random.key(seed))

@@ -11,6 +11,7 @@ from diffgame.market import Market
 from diffgame.market._crowd import bound_gains, meet_crowd, search_deviation
 
 from . import oracle
+from .markets import random_market
 
 USERS, ACTIONS, STATES, PROVIDERS, MESSAGES = 3, 2, 3, 2, 4
 SEEDS = range(12)
@@ -30,7 +31,7 @@ def bracket(mu, us, U, mass, tables, key):
 
 @pytest.fixture(scope="module")
 def found():
-    markets = [oracle.random_market(seed, USERS, ACTIONS, STATES, PROVIDERS) for seed in SEEDS]
+    markets = [random_market(seed, USERS, ACTIONS, STATES, PROVIDERS) for seed in SEEDS]
     mu, mass, us, U = map(np.stack, zip(*markets, strict=True))
     # In units of one, like the search: its annealing and its prices count on them.
     U = U / (mass.sum(axis=1)[:, None, None, None, None])

@@ -10,6 +10,7 @@ from diffgame.market._dynamics import best_response_dynamics, propose, recommend
 from diffgame.market._segment import action_profiles, unit_utility
 
 from . import oracle
+from .markets import random_market
 
 ROUNDS = 12
 SEEDS = range(60)
@@ -53,7 +54,7 @@ def runs():
     """Every third market is aligned; starts babble, reveal or are random."""
     cases = []
     for seed in SEEDS:
-        mu, _, us, U = oracle.random_market(seed, 1, 3, 3, 3, aligned=seed % 3 == 0)
+        mu, _, us, U = random_market(seed, 1, 3, 3, 3, aligned=seed % 3 == 0)
         rng = np.random.default_rng([1, seed])
         tables = rng.dirichlet(np.ones(3), size=(3, 3))
         tables[0] = [tables[0], np.eye(3), np.eye(3)[[0, 0, 0]]][seed % 3]

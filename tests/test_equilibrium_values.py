@@ -11,6 +11,7 @@ import pytest
 from diffgame.market import equilibrium_values, playable_profiles
 
 from . import oracle, reference
+from .markets import padded, random_market
 
 # One compilation serves all tests: markets are padded to this shape, and batches to this size.
 PROVIDERS, ACTIONS, STATES, BATCH = 3, 4, 4, 64
@@ -57,11 +58,11 @@ def compute(markets, deltas=0.0, everything=False, scale=1.0):
     for first in range(0, len(markets), BATCH):
         own = range(first, min(first + BATCH, len(markets)))
         filled = [markets[b] for b in own] + [markets[first]] * (BATCH - len(own))
-        padded = [
-            oracle.padded((mu, np.ones(1), u[None], U[:, None]), 1, ACTIONS, STATES, PROVIDERS)
+        same_shape = [
+            padded((mu, np.ones(1), u[None], U[:, None]), 1, ACTIONS, STATES, PROVIDERS)
             for mu, u, U in filled
         ]
-        prior, _, utility, objective = map(np.stack, zip(*padded, strict=True))
+        prior, _, utility, objective = map(np.stack, zip(*same_shape, strict=True))
         gains = np.resize(deltas[first : own[-1] + 1], BATCH)
         flags = np.full(BATCH, everything)
         found = solve(prior, utility[:, 0], objective[:, :, 0], gains, flags)
@@ -72,7 +73,7 @@ def compute(markets, deltas=0.0, everything=False, scale=1.0):
 
 
 def random_user(seed, providers, actions, states, aligned):
-    mu, _, us, U = oracle.random_market(seed, 1, actions, states, providers, aligned)
+    mu, _, us, U = random_market(seed, 1, actions, states, providers, aligned)
     return mu, us[0], U[:, 0]
 
 
@@ -227,8 +228,8 @@ def test_worst_and_best_are_attained_by_signals_that_nobody_leaves(count):
     names, markets, results = solved(count)
     most = -np.inf
     for name, (mu, u, U), found in zip(names, markets, results, strict=True):
-        for value, padded in ((found.worst, found.worst_signal), (found.best, found.best_signal)):
-            signal = padded[: u.shape[0], : u.shape[1]]
+        for value, whole in ((found.worst, found.worst_signal), (found.best, found.best_signal)):
+            signal = whole[: u.shape[0], : u.shape[1]]
             np.testing.assert_allclose(signal.sum(axis=0), 1, rtol=0, atol=1e-12, err_msg=name)
             assert signal.min() >= 0, name
             joint = mu * signal

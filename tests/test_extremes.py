@@ -21,6 +21,7 @@ from diffgame.market._segment import unit_utility
 from diffgame.market._welfare_descent import move_welfare
 
 from . import oracle
+from .markets import random_market
 
 TOLERANCE = 1e-6
 COIN = np.array([0.5, 0.5])
@@ -107,7 +108,7 @@ def start_tables(seed, count, providers, states, messages):
 def lone_users(count):
     cases = []
     for seed in range(count):
-        mu, _, us, U = oracle.random_market(seed, 1, 3, 3, 2, aligned=seed % 2 == 0)
+        mu, _, us, U = random_market(seed, 1, 3, 3, 2, aligned=seed % 2 == 0)
         cases.append((mu, us, U, np.ones(1), start_tables(seed, 32, 2, 3, 3)))
     return [np.stack(part) for part in zip(*cases, strict=True)]
 
@@ -184,7 +185,7 @@ def small_markets(count):
     """
     cases = []
     for seed in range(count):
-        mu, mass, us, U = oracle.random_market(seed, 2, 2, 2, 2, False)
+        mu, mass, us, U = random_market(seed, 2, 2, 2, 2, False)
         rng = np.random.default_rng([3, seed])
         if seed % 3:
             mu = np.array([0.5, 0.5]) if seed % 2 else np.array([0.25, 0.75])

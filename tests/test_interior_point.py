@@ -10,6 +10,7 @@ from diffgame._linear_program import LinearProgram, check_optimum
 from diffgame.market import persuade
 
 from . import oracle
+from .markets import padded
 
 SIZES = [(actions, states) for actions in range(2, 7) for states in range(2, 7)]
 TRAITS = ("generic", "integers", "twin actions", "impossible states", "rare states")
@@ -64,7 +65,7 @@ def test_persuasion_of_mixed_sizes_equals_highs():
     for seed in seeds:
         prior, u, U = persuasion(seed, *SIZES[seed % len(SIZES)])
         market = prior, np.ones(1), u[None], U[None, None]
-        prior, _, us, Us = oracle.padded(market, 1, 6, 6, 1)
+        prior, _, us, Us = padded(market, 1, 6, 6, 1)
         problems.append((prior, us[0], Us[0, 0]))
     errors = compare(seeds, problems)
     assert np.all(np.isfinite(errors)), f"seeds not certified: {np.flatnonzero(np.isnan(errors))}"

@@ -9,6 +9,7 @@ import diffgame as dg
 from diffgame.market import Market, babbling, full_revelation, random_profile
 
 from . import oracle
+from .markets import random_market
 
 LABELS = {"anonymous": [0, 0, 0], "segments": [0, 1, 0], "personalized": [0, 1, 2]}
 
@@ -38,7 +39,7 @@ play_exactly = jax.jit(lambda market, profile: dg.play(market, dg.Argmax(), prof
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
 def test_exact_play_equals_the_oracle(labels):
     for seed in range(20):
-        random = oracle.random_market(seed, 3, 3, 3, 3)
+        random = random_market(seed, 3, 3, 3, 3)
         market = make(random, labels)
         profiles = [babbling(market), full_revelation(market)]
         profiles += [random_profile(market, jax.random.key(seed + at)) for at in (100, 200)]
@@ -50,7 +51,7 @@ def test_exact_play_equals_the_oracle(labels):
 
 
 def test_babbling_tells_nothing_and_full_revelation_everything():
-    mu, mass, us, U = oracle.random_market(0, 3, 3, 3, 3)
+    mu, mass, us, U = random_market(0, 3, 3, 3, 3)
     market = make((mu, mass, us, U), [0, 1, 2])
     low = play_exactly(market, babbling(market)).utilities
     high = play_exactly(market, full_revelation(market)).utilities
@@ -72,7 +73,7 @@ def test_providers_are_paid_for_users_who_listen_to_others():
 
 
 def test_what_providers_see_is_a_label():
-    market = make(oracle.random_market(0, 3, 3, 3, 2), [0, 1, 2])
+    market = make(random_market(0, 3, 3, 3, 2), [0, 1, 2])
     assert market.observations == 3
     assert market.anonymous().observations == 1
     assert market.observing([0, 1, 0]).observations == 2
@@ -84,7 +85,7 @@ def test_what_providers_see_is_a_label():
 
 
 def test_the_same_table_for_everybody_plays_alike_whatever_providers_see():
-    random = oracle.random_market(1, 3, 3, 3, 2)
+    random = random_market(1, 3, 3, 3, 2)
     public = make(random, [0, 0, 0])
     profile = random_profile(public, jax.random.key(0))
     each = dg.ProbabilityTable(jnp.repeat(profile.probability, 3, axis=1))
@@ -105,7 +106,7 @@ def test_one_user_needs_as_many_messages_as_actions_unless_told_otherwise():
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]], ids=["anonymous", "personalized"])
 def test_gradients_against_quantal_users_equal_finite_differences(labels):
-    random = oracle.random_market(2, 3, 3, 3, 2)
+    random = random_market(2, 3, 3, 3, 2)
     market = make(random, labels)
     profile, response = random_profile(market, jax.random.key(1)), dg.Logit(0.2)
     field = jax.jit(lambda profile: dg.pseudogradient(market, response, profile))(profile)
@@ -121,7 +122,7 @@ def test_gradients_against_quantal_users_equal_finite_differences(labels):
 
 
 def test_a_batch_of_markets_is_played_at_once():
-    randoms = [oracle.random_market(seed, 3, 3, 3, 3) for seed in range(5)]
+    randoms = [random_market(seed, 3, 3, 3, 3) for seed in range(5)]
     markets = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(make(r, [0, 0, 0]) for r in randoms)
     )

@@ -13,6 +13,7 @@ from diffgame.market import Market, MarketStatus, _search, find_equilibria
 from diffgame.market._settle import settle_user_starts, settle_users, smooth
 
 from . import oracle
+from .markets import random_market
 
 STARTS = 64
 POSTED = ["babbling, as posted", "full revelation, as posted"]
@@ -155,7 +156,7 @@ def test_monopolist_of_two_thresholds():
 
 
 def aligned_market(seed, users, actions, states, providers):
-    mu, mass, us, U = oracle.random_market(seed, users, actions, states, providers, aligned=True)
+    mu, mass, us, U = random_market(seed, users, actions, states, providers, aligned=True)
     weights = [oracle.align_dist(u, list(U[:, j]), "hull", "none") for j, u in enumerate(us)]
     assert max(distance for distance, _ in weights) <= 1e-9, f"{seed=}"
     return mu, mass, us, U, np.array([w for _, w in weights])

@@ -8,6 +8,7 @@ from diffgame.market import playable_profiles
 from diffgame.market._segment import action_profiles
 
 from . import oracle
+from .markets import batched, repeated
 
 playable = jax.jit(jax.vmap(playable_profiles, in_axes=(0, 0, None)))
 
@@ -21,7 +22,7 @@ def alone(priors, utilities):
         (prior, np.ones(1), utility[None], utility[None, None])
         for prior, utility in zip(priors, utilities, strict=True)
     ]
-    prior, _, utility, _ = oracle.batched(markets, (1, 4, 3, 1), COUNT)
+    prior, _, utility, _ = batched(markets, (1, 4, 3, 1), COUNT)
     return np.asarray(playable(prior, utility, action_profiles(1, 4)))[: len(markets)].tolist()
 
 
@@ -69,7 +70,7 @@ def test_states_of_probability_zero_make_nothing_playable():
 
 def together(utilities):
     """Which profiles of 2 users with 3 actions are played in 2 states, by number."""
-    prior, utility = oracle.repeated([np.full((len(utilities), 2), 0.5), utilities], 40)
+    prior, utility = repeated([np.full((len(utilities), 2), 0.5), utilities], 40)
     profiles = action_profiles(2, 3)
     found = np.asarray(playable(prior, utility, profiles))[: len(utilities)]
     return [{tuple(p) for p in profiles[row].tolist()} for row in found]

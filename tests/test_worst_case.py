@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 from diffgame.market import Market, worst_case_losses
 
 from . import oracle
+from .markets import batched, mixed_markets, random_market, repeated
 
 CAMPAIGN = pytest.param(300, marks=pytest.mark.campaign)
 SHAPE, COUNT = (3, 3, 3, 3), 40
@@ -29,10 +30,10 @@ def losses(prior, utility, objective, mass, label, delta):
 def solve(markets, labels, delta=0.0):
     """In a batch of a fixed size (the first market is repeated), so that one program serves all."""
     count = max(len(markets), COUNT)
-    prior, mass, utility, objective = oracle.batched(markets, SHAPE, count)
+    prior, mass, utility, objective = batched(markets, SHAPE, count)
     labels = np.broadcast_to(labels, (len(markets), 3))
     delta = np.broadcast_to(delta, len(markets))
-    labels, delta = oracle.repeated([labels, delta], count)
+    labels, delta = repeated([labels, delta], count)
     found = jax.device_get(losses(prior, utility, objective, mass, labels, delta))
     return jax.tree.map(lambda leaf: leaf[: len(markets)], found)
 
@@ -43,7 +44,7 @@ EVERYBODY, EACH = [0, 0, 0], [0, 1, 2]
 @pytest.mark.parametrize("count", [COUNT, CAMPAIGN])
 @pytest.mark.parametrize("mode", ["anon", "pers"])
 def test_losses_equal_the_oracle_on_random_markets(mode, count):
-    markets = oracle.mixed_markets(count)
+    markets = mixed_markets(count)
     found = solve(markets, EVERYBODY if mode == "anon" else EACH)
     worst, compared, zeros = 0.0, 0, 0
     for seed, (mu, mass, us, U) in enumerate(markets):
@@ -106,7 +107,7 @@ def reference(market, label, delta, user=None):
 
 @pytest.mark.parametrize("label", [[0, 0, 0], [0, 1, 0], [0, 1, 2]], ids=str)
 def test_losses_of_segments_with_a_delta_equal_highs(label):
-    markets = [oracle.random_market(seed, 3, 3, 3, 2, seed % 2 == 0) for seed in range(12)]
+    markets = [random_market(seed, 3, 3, 3, 2, seed % 2 == 0) for seed in range(12)]
     delta = np.where(np.arange(12) % 3 == 0, 0, 0.02 * np.arange(12))
     found = solve(markets, label, delta)
     for seed, market in enumerate(markets):
@@ -119,7 +120,7 @@ def test_losses_of_segments_with_a_delta_equal_highs(label):
 
 
 def test_the_bound_falls_under_refinement_and_rises_with_delta():
-    markets = [oracle.random_market(seed, 3, 3, 3, 2) for seed in range(30)]
+    markets = [random_market(seed, 3, 3, 3, 2) for seed in range(30)]
     whole, parts, single = (
         solve(markets, label).total.loss for label in (EVERYBODY, [0, 0, 1], EACH)
     )
@@ -214,7 +215,7 @@ def test_never_played_actions_of_integer_payoffs_are_left_out_as_the_oracle_woul
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_losses_come_in_units_of_utility_and_do_not_depend_on_those_of_objectives(scale):
-    markets = oracle.mixed_markets(12)
+    markets = mixed_markets(12)
     plain = solve(markets, EACH)
     scaled = [(mu, mass, scale * us, U / scale + 3) for mu, mass, us, U in markets]
     found = solve(scaled, EACH)
