@@ -10,7 +10,7 @@ import pytest
 from diffgame import _command
 from diffgame.market import AuditSettings, MarketFile, audit_market, read_market, write_market
 
-from . import oracle
+from . import markets, oracle
 
 MARKETS = Path(__file__).parent.parent / "examples" / "markets"
 ALIGNMENT = {
@@ -324,7 +324,7 @@ def test_shipped_markets_hold_from_the_files_alone(name, tmp_path):
 
 
 def random_file(seed):
-    mu, mass, us, U = oracle.random_market(seed, 3, 3, 3, 3, aligned=seed % 2 == 0)
+    mu, mass, us, U = markets.random_market(seed, 3, 3, 3, 3, aligned=seed % 2 == 0)
     return MarketFile(
         name=f"random market {seed}",
         states=("a", "b", "c"),

@@ -3,6 +3,7 @@
 import time
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -266,3 +267,21 @@ def test_campaign_of_1000_aligned_markets():
             at = users.stop
     assert sum(count.incomplete for count in counts) <= 20
     print(summary(counts, 1000 * (random_starts + 1), time.perf_counter() - clock))
+
+
+def test_what_no_program_proved_is_bounded_by_the_range_of_payoffs(anonymous, monkeypatch):
+    """Nothing infinite is reported, and nothing unproved called certified."""
+    original = _search.settle_group
+
+    def unproved(*arguments):
+        settled = original(*arguments)
+        nothing = jnp.full_like(settled.upper, jnp.inf).at[0].set(jnp.nan)
+        return eqx.tree_at(lambda settled: settled.upper, settled, nothing)
+
+    monkeypatch.setattr(_search, "settle_group", unproved)
+    found = find_equilibria(opposed_users().anonymous(), starts=STARTS)
+    ranges = np.ptp(opposed_users().objective, axis=(2, 3)).sum(axis=1)
+    for end in found.equilibria:
+        np.testing.assert_array_equal(end.upper, ranges)
+        assert end.status is not MarketStatus.certified
+    assert len(found.equilibria) >= len(anonymous.equilibria) - 2

@@ -83,6 +83,7 @@ from ._personalization import (
     PersonalizationCurve as PersonalizationCurve,
     personalization_curve as personalization_curve,
 )
+from ._private import PrivateInformation as PrivateInformation
 from ._quantal import (
     QuantalEquilibrium as QuantalEquilibrium,
     QuantalOutcome as QuantalOutcome,
@@ -132,6 +133,7 @@ from ._segmentation import (
     merge_by_certificate as merge_by_certificate,
 )
 from ._tree import Protocol as Protocol
+from ._typed_tables import conversation_of as conversation_of
 from ._value import (
     full_information as full_information,
     outcome as outcome,

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ._alignment import alignment_distances, strong_alignment_distances
+from ._conversation_audit import alignment_market, best_conversations, conversation_mode
 from ._equilibrium_values import equilibrium_values
 from ._file import MarketFile
 from ._market import Market
 from ._search import MarketEquilibrium, MarketStatus, SearchResult, find_equilibria
+from ._typed_tables import TypedTables, typed_tables
 from ._value import full_information, uninformed
 from ._worst_case import worst_case_losses
 
@@ -44,7 +46,16 @@ class AuditSettings:
 
 
 def market_of(file: MarketFile) -> Market:
-    """The personalized market of a file, in float64."""
+    """The personalized market of a file, in float64.
+
+    **Errors:** ValueError for users with private information, which a `Market` cannot hold.
+    """
+    for user, own in zip(file.users, file.private, strict=True):
+        if own is not None:
+            raise ValueError(
+                f"market_of: user {user!r} has private information; use conversation_of, or "
+                "leave `private` out."
+            )
     return Market(file.prior, file.utility, file.objective, file.mass)
 
 
@@ -147,38 +158,11 @@ def _mode(
     }
 
 
-def audit_market(
-    file: MarketFile,
-    settings: AuditSettings | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+def _facts(
+    file: MarketFile, settings: AuditSettings, full: Any, none: Any, distances: Any, strong: Any
 ) -> dict[str, Any]:
-    """Audit a market: alignment, certificates, and the best and worst equilibria found.
-
-    **Returns** the structure that `diffgame audit --json` writes: numbers, names and lists only.
-    Per user: values of full and of no information, alignment distances. Per mode: the
-    worst-case loss over all equilibria, whether babbling is an equilibrium (None: unknown) and
-    what each provider gains from it, the best and worst equilibrium found with policies,
-    recommended actions and the bracket of exploitability, and, personalized, the exact range of
-    each user's equilibrium values.
-
-    **Errors:** ValueError for settings out of range, or without float64.
-
-    >>> import numpy as np
-    >>> from diffgame.market import AuditSettings, MarketFile, audit_market
-    >>> judge = MarketFile(
-    ...     name="court", states=("innocent", "guilty"), actions=("acquit", "convict"),
-    ...     users=("judge",), providers=("prosecutor",), segments=(None,), prior=[0.7, 0.3],
-    ...     utility=[np.eye(2)], objective=[[[[0, 0], [1, 1]]]], mass=[1],
-    ... )
-    >>> found = audit_market(judge, AuditSettings(starts=1, modes=("personalized",)))
-    >>> print(round(found["personalized"]["worst"]["provider_payoffs"]["prosecutor"], 6))
-    0.6
-    """
-    settings = AuditSettings() if settings is None else settings
-    market = market_of(file)
-    progress("alignment")
-    (full, none, distances), strong = _user_facts(market)
-    report: dict[str, Any] = {
+    """What an audit says before it speaks of equilibria."""
+    return {
         "market": file.name,
         "settings": dataclasses.asdict(settings) | {"modes": list(settings.modes)},
         "users": {
@@ -198,6 +182,68 @@ def audit_market(
             for offset, found in strong.items()
         },
     }
+
+
+def _audit_conversation(
+    file: MarketFile, settings: AuditSettings, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """The audit of a market whose users talk or know something themselves."""
+    tables: TypedTables = typed_tables(file)
+    (_, _, distances), strong = _user_facts(alignment_market(tables))
+    values = tables.full_information(), tables.uninformed()
+    report = _facts(file, settings, *values, distances, strong)
+    for user, value in best_conversations(file, tables).items():
+        report["users"][user]["best_conversation"] = value
+    labels = {"personalized": list(file.users), "anonymous": [EVERYONE]}
+    for mode in MODES:
+        if mode in settings.modes:
+            report[mode] = conversation_mode(
+                file,
+                tables,
+                labels[mode],
+                starts=settings.starts,
+                seed=settings.seed,
+                tolerance=settings.tolerance,
+                progress=lambda text, mode=mode: progress(f"{mode}: {text}"),
+            )
+    return report
+
+
+def audit_market(
+    file: MarketFile,
+    settings: AuditSettings | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Audit a market: alignment, certificates, and the best and worst equilibria found.
+
+    **Returns** the structure that `diffgame audit --json` writes: numbers, names and lists only.
+    Per user: values of full and of no information, alignment distances. Per mode: the
+    worst-case loss over all equilibria, whether babbling is an equilibrium (None: unknown) and
+    what each provider gains from it, the best and worst equilibrium found with policies,
+    recommended actions and the bracket of exploitability, and, personalized, the exact range of
+    each user's equilibrium values. For a file with `conversation` or `private`: per user also
+    `best_conversation`, and modes about menus (docs/file_format.md).
+
+    **Errors:** ValueError for settings out of range, or without float64.
+
+    >>> import numpy as np
+    >>> from diffgame.market import AuditSettings, MarketFile, audit_market
+    >>> judge = MarketFile(
+    ...     name="court", states=("innocent", "guilty"), actions=("acquit", "convict"),
+    ...     users=("judge",), providers=("prosecutor",), segments=(None,), prior=[0.7, 0.3],
+    ...     utility=[np.eye(2)], objective=[[[[0, 0], [1, 1]]]], mass=[1],
+    ... )
+    >>> found = audit_market(judge, AuditSettings(starts=1, modes=("personalized",)))
+    >>> print(round(found["personalized"]["worst"]["provider_payoffs"]["prosecutor"], 6))
+    0.6
+    """
+    settings = AuditSettings() if settings is None else settings
+    progress("alignment")
+    if file.conversation is not None or any(own is not None for own in file.private):
+        return _audit_conversation(file, settings, progress)
+    market = market_of(file)
+    (full, none, distances), strong = _user_facts(market)
+    report = _facts(file, settings, full, none, distances, strong)
     if "personalized" in settings.modes:
         mode = _mode(
             file, market, file.users, settings, lambda text: progress(f"personalized: {text}")

@@ -38,18 +38,21 @@ def located(field: str, *who: str) -> str:
     return f"{field} ({known})" if known else field
 
 
-def entries(value: Any, field: str, who: str, names: Sequence[str], kind: str) -> list[Any]:
+def entries(
+    value: Any, field: str, who: str, names: Sequence[str], kind: str, remedy: str = ""
+) -> list[Any]:
     """The entries of a list or array that must hold one per name; `who` explains the field."""
     place = located(field, who)
     if hasattr(value, "__array__"):
         value = np.asarray(value).tolist()
     if not isinstance(value, list | tuple):
-        raise MarketFileError(place, f"is {shown(value)}", f"give a list with one entry per {kind}")
+        listed = remedy or f"give a list with one entry per {kind}"
+        raise MarketFileError(place, f"is {shown(value)}", listed)
     if len(value) != len(names):
         raise MarketFileError(
             place,
             f"has {len(value)} entries, but {kind}s number {len(names)}",
-            f"give one entry per {kind}: {shown_names(names)}",
+            remedy or f"give one entry per {kind}: {shown_names(names)}",
         )
     return list(value)
 
@@ -76,14 +79,26 @@ def finite_numbers(
 
 
 def table(
-    value: Any, field: str, who: str, actions: Sequence[str], states: Sequence[str]
+    value: Any,
+    field: str,
+    who: str,
+    names: Sequence[str],
+    states: Sequence[str],
+    kind: str = "action",
 ) -> list[list[float]]:
-    """A row per action of a finite number per state."""
-    rows = entries(value, field, who, actions, "action")
+    """A row per action (or other `kind` of name) of a finite number per state."""
+    rows = entries(value, field, who, names, kind)
     return [
-        finite_numbers(row, f"{field}[{a}]", f"{who}, action {actions[a]!r}", states, "state")
-        for a, row in enumerate(rows)
+        finite_numbers(row, f"{field}[{k}]", f"{who}, {kind} {names[k]!r}", states, "state")
+        for k, row in enumerate(rows)
     ]
+
+
+def read_only(value: Sequence[Any]) -> np.ndarray:
+    """A float64 array of its own that cannot change."""
+    array = np.array(value, dtype=np.float64)
+    array.setflags(write=False)
+    return array
 
 
 def check_prior(prior: list[float], states: Sequence[str]) -> None:

@@ -7,142 +7,14 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-from jaxtyping import Float64
-from numpy.typing import ArrayLike
+from typing import Any
 
 from . import _checks as checks
 from ._checks import MarketFileError as MarketFileError
-
-if TYPE_CHECKING:
-    Text: TypeAlias = str
-    Names: TypeAlias = Sequence[str]
-    Labels: TypeAlias = Sequence[str | None]
-    Numbers: TypeAlias = ArrayLike
-else:
-    # At run time a MarketFile itself checks what it is built from, to one clear message.
-    Text = Names = Labels = Numbers = Any
+from ._market_file import MarketFile as MarketFile
+from ._private import PrivateInformation, read_protocol
 
 FORMAT = "diffgame.market/1"
-
-
-@dataclasses.dataclass(frozen=True, eq=False, init=False)
-class MarketFile:
-    """The contents of a market file: names, and tables with rows = actions, columns = states.
-
-    Construction checks everything, so that a `MarketFile` can always be written. Tables may be
-    given as arrays or as nested lists; they are copied into read-only float64 arrays, unchanged.
-
-    Attributes:
-        name: the title of the market.
-        states: names of the states, unique; so are those of actions, users and providers.
-        actions: names of the actions that every user chooses from.
-        users: names of the users.
-        providers: names of the providers.
-        segments: one label per user, or None where she belongs to no segment.
-        prior: probability of each state, from 0 to 1, sum 1 within 1e-9 (never rescaled).
-        utility: what an action is worth to a user in a state.
-        objective: what a user's action is worth to a provider in a state, per unit of her mass.
-        mass: positive weight of each user; the sum is free.
-
-    Raises:
-        MarketFileError: on the first fault found.
-
-    Example:
-        >>> judge = MarketFile(
-        ...     name="Prosecutor and judge", states=("innocent", "guilty"),
-        ...     actions=("acquit", "convict"), users=("judge",), providers=("prosecutor",),
-        ...     segments=(None,), prior=np.array([0.7, 0.3]), utility=np.eye(2)[None],
-        ...     objective=np.array([[[[0.0, 0.0], [1.0, 1.0]]]]), mass=np.array([1.0]),
-        ... )
-        >>> judge.objective.shape
-        (1, 1, 2, 2)
-    """
-
-    name: str
-    states: tuple[str, ...]
-    actions: tuple[str, ...]
-    users: tuple[str, ...]
-    providers: tuple[str, ...]
-    segments: tuple[str | None, ...]
-    prior: Float64[np.ndarray, " states"]
-    utility: Float64[np.ndarray, "users actions states"]
-    objective: Float64[np.ndarray, "providers users actions states"]
-    mass: Float64[np.ndarray, " users"]
-
-    def __init__(
-        self,
-        *,
-        name: Text,
-        states: Names,
-        actions: Names,
-        users: Names,
-        providers: Names,
-        segments: Labels,
-        prior: Numbers,
-        utility: Numbers,
-        objective: Numbers,
-        mass: Numbers,
-    ):
-        checks.check_text(name, "name")
-        states = checks.unique_names(states, "states", "state")
-        actions = checks.unique_names(actions, "actions", "action")
-        users = checks.unique_names(users, "users", "user")
-        providers = checks.unique_names(providers, "providers", "provider")
-        prior = checks.finite_numbers(prior, "prior", "", states, "state")
-        checks.check_prior(prior, states)
-        segments = checks.entries(segments, "segments", "", users, "user")
-        place = "users[{}].mass"
-        mass = checks.finite_numbers(mass, "mass", "", users, "user", place)
-        for j, user in enumerate(users):
-            who = f"user {user!r}"
-            if segments[j] is not None:
-                checks.check_text(segments[j], checks.located(f"users[{j}].segment", who))
-            if mass[j] <= 0:
-                field = checks.located(place.format(j), who)
-                remedy = "give a positive number, or leave the user out"
-                raise MarketFileError(field, f"is {mass[j]!r}", remedy)
-        tables = checks.entries(utility, "utility", "", users, "user")
-        utility = [
-            checks.table(table, f"users[{j}].utility", f"user {user!r}", actions, states)
-            for j, (user, table) in enumerate(zip(users, tables, strict=True))
-        ]
-        per_provider = checks.entries(objective, "objective", "", providers, "provider")
-        objective = []
-        for i, (provider, entry) in enumerate(zip(providers, per_provider, strict=True)):
-            field, who = f"providers[{i}].objective", f"provider {provider!r}"
-            tables = checks.entries(entry, field, who, users, "user")
-            # One table for all users stands directly under "objective" in the file.
-            shared = all(table is tables[0] for table in tables)
-            fields = [field if shared else f"{field}[{user!r}]" for user in users]
-            objective.append(
-                [
-                    checks.table(table, place, who, actions, states)
-                    for table, place in zip(tables, fields, strict=True)
-                ]
-            )
-        values = {
-            "name": name,
-            "states": states,
-            "actions": actions,
-            "users": users,
-            "providers": providers,
-            "segments": tuple(segments),
-            "prior": _read_only(prior),
-            "utility": _read_only(utility),
-            "objective": _read_only(objective),
-            "mass": _read_only(mass),
-        }
-        for field, value in values.items():
-            object.__setattr__(self, field, value)
-
-
-def _read_only(value: Sequence[Any]) -> np.ndarray:
-    array = np.array(value, dtype=np.float64)
-    array.setflags(write=False)
-    return array
 
 
 def read_market(path: str | os.PathLike[str]) -> MarketFile:
@@ -181,6 +53,7 @@ def write_market(path: str | os.PathLike[str], market: MarketFile) -> None:
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> alone = MarketFile(
         ...     name="One of each", states=("s",), actions=("a",), users=("u",), providers=("p",),
         ...     segments=(None,), prior=np.ones(1), utility=np.full((1, 1, 1), 0.1),
@@ -312,14 +185,21 @@ def _parse(document: Any) -> MarketFile:
             "format", f"is {checks.shown(document['format'])}", f'this version reads "{FORMAT}"'
         )
     required = ("format", "name", "states", "prior", "actions", "users", "providers")
-    market = _fields(document, "", "", required)
-    users = _objects(market["users"], "users", "user", ("name", "utility"), ("mass", "segment"))
+    market = _fields(document, "", "", required, ("conversation",))
+    optional = ("mass", "segment", "private")
+    users = _objects(market["users"], "users", "user", ("name", "utility"), optional)
     providers = _objects(market["providers"], "providers", "provider", ("name", "objective"))
+    _refuse_null(market, "conversation", "conversation")
     for j, user in enumerate(users):
-        if user.get("segment", "") is None:
-            place = checks.located(f"users[{j}].segment", _who(user, "user"))
-            raise MarketFileError(place, "is null", "leave the field out")
+        for field in ("segment", "private"):
+            place = checks.located(f"users[{j}].{field}", _who(user, "user"))
+            _refuse_null(user, field, place)
     names = checks.unique_names([user["name"] for user in users], "users", "user")
+    private = [_private(user, f"users[{j}].private") for j, user in enumerate(users)]
+    protocol = None
+    if "conversation" in market:
+        numbers = ("rounds", "user_messages", "provider_messages")
+        protocol = read_protocol(_fields(market["conversation"], "conversation", "", numbers))
     return MarketFile(
         name=market["name"],
         states=market["states"],
@@ -330,17 +210,47 @@ def _parse(document: Any) -> MarketFile:
         prior=market["prior"],
         utility=[user["utility"] for user in users],
         objective=[
-            _objective_tables(provider, f"providers[{i}].objective", names)
+            _objective_tables(provider, f"providers[{i}].objective", names, private)
             for i, provider in enumerate(providers)
         ],
         mass=[user.get("mass", 1.0) for user in users],
+        private=private,
+        conversation=protocol,
     )
 
 
-def _objective_tables(provider: Mapping[str, Any], field: str, users: Sequence[str]) -> list[Any]:
-    """One table per user, from a table for all or an object from user name to table."""
+def _refuse_null(owner: Mapping[str, Any], field: str, place: str) -> None:
+    if field in owner and owner[field] is None:
+        raise MarketFileError(place, "is null", "leave the field out")
+
+
+def _private(user: Mapping[str, Any], field: str) -> PrivateInformation | None:
+    if "private" not in user:
+        return None
+    given = _fields(user["private"], field, _who(user, "user"), ("values", "likelihood"))
+    return PrivateInformation(given["values"], given["likelihood"])
+
+
+def _objective_tables(
+    provider: Mapping[str, Any],
+    field: str,
+    users: Sequence[str],
+    private: Sequence[PrivateInformation | None],
+) -> list[Any]:
+    """One table per user, from a table for all or an object from user name to table.
+
+    A user with private information has a list of tables, so that none can be shared.
+    """
     objective, place = provider["objective"], checks.located(field, _who(provider, "provider"))
     if isinstance(objective, list):
+        for user, own in zip(users, private, strict=True):
+            if own is not None:
+                raise MarketFileError(
+                    place,
+                    f"is one table for all users, but user {user!r} has private information",
+                    "give an object from user name to table, and for her a list of tables, one "
+                    "per private value",
+                )
         return [objective] * len(users)
     if not isinstance(objective, _Object):
         remedy = "give a table, or an object from user name to table"
@@ -365,11 +275,17 @@ def _document(market: MarketFile) -> dict[str, Any]:
         user: dict[str, Any] = {"name": name, "mass": float(market.mass[j])}
         if market.segments[j] is not None:
             user["segment"] = market.segments[j]
+        own = market.private[j]
+        if own is not None:
+            user["private"] = {"values": list(own.values), "likelihood": own.likelihood.tolist()}
         users.append(user | {"utility": market.utility[j].tolist()})
+    talk = market.conversation
+    conversation = {} if talk is None else {"conversation": dataclasses.asdict(talk)}
+    sharable = all(own is None for own in market.private)
     providers = []
     for name, tables in zip(market.providers, market.objective, strict=True):
         # Bytes, because 0.0 == -0.0 and both must survive.
-        shared = all(table.tobytes() == tables[0].tobytes() for table in tables)
+        shared = sharable and all(table.tobytes() == tables[0].tobytes() for table in tables)
         by_user = {user: table.tolist() for user, table in zip(market.users, tables, strict=True)}
         providers.append({"name": name, "objective": tables[0].tolist() if shared else by_user})
     return {
@@ -378,6 +294,7 @@ def _document(market: MarketFile) -> dict[str, Any]:
         "states": list(market.states),
         "prior": market.prior.tolist(),
         "actions": list(market.actions),
+        **conversation,
         "users": users,
         "providers": providers,
     }

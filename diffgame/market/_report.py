@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ._conversation_audit import names_states
 from ._file import MarketFile
 
 # A lowest value that falls by more than this is fragile.
@@ -40,25 +41,29 @@ def _table(title: str, columns: list[str], left: int = 1) -> Table:
 
 
 def _users(file: MarketFile, report: Mapping[str, Any]) -> Table:
+    talk = any("best_conversation" in facts for facts in report["users"].values())
     columns = ["user", "mass", "full information", "uninformed", "hull", "cone"]
+    columns += ["best conversation"] if talk else []
     table = _table("Users: values, and distance from the providers' objectives", columns)
     for j, user in enumerate(file.users):
         facts = report["users"][user]
         alignment = facts["alignment"]
         values = [file.mass[j], facts["full_information"], facts["uninformed"]]
         values += [alignment["hull_state"], alignment["cone_state"]]
-        table.add_row(user, *map(_number, values))
+        best = facts.get("best_conversation")
+        known = [] if not talk else ["too large"] if best is None else [_number(best)]
+        table.add_row(user, *map(_number, values), *known)
     return table
 
 
 def _mode_table(file: MarketFile, name: str, mode: Mapping[str, Any]) -> Table:
-    exact = "equilibrium_range" in mode
-    columns = ["user", "lose at most", "worst found", "best found"]
+    exact, bounded = "equilibrium_range" in mode, "worst_case_loss" in mode
+    columns = ["user", *(["lose at most"] if bounded else []), "worst found", "best found"]
     columns += ["exact range"] if exact else []
     title = f"{name.capitalize()} policies: users' values in equilibrium"
     table = _table(title, columns)
     for user in file.users:
-        cells = [_number(mode["worst_case_loss"]["per_user"][user])]
+        cells = [_number(mode["worst_case_loss"]["per_user"][user])] if bounded else []
         cells += [_number(mode[end]["user_values"][user]) for end in ("worst", "best")]
         if exact:
             low, high = mode["equilibrium_range"][user]
@@ -79,11 +84,27 @@ def _mode_lines(name: str, mode: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain from leaving: {gains}"
     )
+    if "timing" in mode:
+        return [*lines, *_menu_lines(mode)]
     lines += _range_lines(mode)
     total = mode["worst_case_loss"]["total"]
     everyone = ": all give full information" if total <= _NEGLIGIBLE else ""
     lines.append(f"no {name} equilibrium loses users over {_number(total)} in total{everyone}")
     return lines
+
+
+def _menu_lines(mode: Mapping[str, Any]) -> list[str]:
+    """What to know about equilibria in menus."""
+    revealed = mode["full_revelation"]
+    told = "the protocol is too small to name the state"
+    if revealed is not None:
+        gain = _gain(revealed["exploitability"])
+        told = f"{revealed['status']}; deviating gains {gain}"
+    return [
+        f"telling everything: {told}",
+        "tried: menus that all providers post alike; users pick a provider "
+        f"{mode['timing']} they learn their private value",
+    ]
 
 
 def _range_lines(mode: Mapping[str, Any]) -> list[str]:
@@ -111,7 +132,12 @@ def _range_lines(mode: Mapping[str, Any]) -> list[str]:
 def _theorems(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
     lines = []
     providers = len(file.providers)
-    if providers == 1:
+    if not names_states(file):
+        lines.append(
+            "no provider can name the state in so short a conversation, so no theorem promises "
+            "users anything"
+        )
+    elif providers == 1:
         lines.append("one provider: no competition, so no theorem promises users anything")
     elif "personalized" in report:
         worst = max(facts["alignment"]["cone_state"] for facts in report["users"].values())
@@ -119,7 +145,7 @@ def _theorems(file: MarketFile, report: Mapping[str, Any]) -> list[str]:
             f"weak alignment within {_short(worst)}: every personalized equilibrium gives each "
             f"user full information less at most twice her distance ({_short(2 * worst)} at most)"
         )
-    if providers > 1 and "anonymous" in report:
+    if providers > 1 and "anonymous" in report and names_states(file):
         strong = report["strong_alignment"]["state"]["distance"]
         loss = 2 * len(file.users) * strong
         lines.append(

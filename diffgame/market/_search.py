@@ -174,7 +174,9 @@ def assemble(
     prior, utility = np.asarray(market.prior), np.asarray(market.utility)
     worth = np.asarray(market.objective) * np.asarray(market.mass)[None, :, None, None]
     lower = np.sum([piece.lower[start] for piece in pieces], axis=0)
-    upper = np.sum([piece.upper[start] for piece in pieces], axis=0)
+    # Whatever a program could not prove, nobody gains more than its payoffs range over.
+    most = np.ptp(worth, axis=(2, 3)).sum(axis=1)
+    upper = np.fmin(np.sum([piece.upper[start] for piece in pieces], axis=0), most)
     tables = [[piece.table(start, i) for piece in pieces] for i in range(providers)]
     chosen, actions = np.zeros(users, int), [[] for _ in range(users)]
     values, payoffs = np.zeros(users), np.zeros(providers)

@@ -1,0 +1,354 @@
+"""Audits of markets with conversation or private information, checked again from the files."""
+
+import io
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.optimize import linprog
+
+from diffgame.market import (
+    AuditSettings,
+    MarketFile,
+    Protocol,
+    audit_market,
+    print_report,
+    read_market,
+)
+from diffgame.market._menu_gains import action_sets, few_messages_gains
+from diffgame.market._menu_search import find_menu_equilibria
+from diffgame.market._menu_starts import distinct_branches, grouped, protocol_fits
+from diffgame.market._private import PrivateInformation
+from diffgame.market._typed_tables import TypedTables, best_values, typed_tables
+
+MARKETS = Path(__file__).parents[1] / "examples" / "markets"
+QUICK = AuditSettings(starts=8)
+
+
+def audited(name):
+    file = read_market(MARKETS / f"{name}.json")
+    report = audit_market(file, QUICK)
+    return file, json.loads(json.dumps(report, allow_nan=False))
+
+
+def check_again(path, found):
+    """A reported profile, from the file and the report alone, with nothing of ours."""
+    market = json.loads(path.read_text(encoding="utf-8"))
+    mu, actions = np.array(market["prior"]), market["actions"]
+    payoffs = dict.fromkeys((i["name"] for i in market["providers"]), 0.0)
+    for user in market["users"]:
+        known = user.get("private", {"values": [""], "likelihood": [[1.0] * len(mu)]})
+        tables = np.array(user["utility"]).reshape(len(known["values"]), len(actions), len(mu))
+        choice = found["choices"][user["name"]]
+        (menu,) = {json.dumps(own) for own in found["policies"][choice["provider"]].values()}
+        menu = np.array(json.loads(menu))
+        np.testing.assert_allclose(menu.sum(axis=2), 1, rtol=0, atol=1e-12)
+        assert menu.min() >= 0
+        value = 0.0
+        for x, likelihood in enumerate(np.array(known["likelihood"])):
+            joint = mu * likelihood
+            worth = [(tables[x] @ (joint[:, None] * b)).max(axis=0).sum() for b in menu]
+            taken = joint[:, None] * menu[choice["branches"][x]]
+            as_told = sum(
+                tables[x][actions.index(a)] @ taken[:, m] for m, a in enumerate(choice["actions"])
+            )
+            # She follows, and no branch or action is better.
+            assert as_told >= max(worth) - 1e-9
+            value += as_told
+            for provider in market["providers"]:
+                own = provider["objective"]
+                own = own[user["name"]] if isinstance(own, dict) else own
+                paid = np.array(own).reshape(tables.shape)[x]
+                payoffs[provider["name"]] += user["mass"] * np.sum(paid * taken.T)
+        assert found["user_values"][user["name"]] == pytest.approx(value, abs=1e-9)
+    assert found["provider_payoffs"] == pytest.approx(payoffs, abs=1e-9)
+
+
+# The markets that are shipped
+
+
+def test_three_states_and_two_messages_are_worth_two_thirds():
+    """Full information is 1; the two words can name the best one or two of three states."""
+    file, report = audited("three_states")
+    walker = report["users"]["walker"]
+    assert walker["full_information"] == pytest.approx(1, abs=1e-15)
+    assert walker["best_conversation"] == pytest.approx(2 / 3, abs=1e-15)
+    for name in ("personalized", "anonymous"):
+        mode = report[name]
+        assert mode["full_revelation"] is None
+        assert mode["babbling_is_equilibrium"] is False
+        assert mode["babbling_gain"]["forecaster"] == pytest.approx(1 / 3, abs=1e-9)
+        for end in (mode["best"], mode["worst"]):
+            assert end["status"] == "certified"
+            assert end["user_values"]["walker"] == pytest.approx(2 / 3, abs=1e-9)
+            check_again(MARKETS / "three_states.json", end)
+        check_again(MARKETS / "three_states.json", mode["babbling"])
+    screen = io.StringIO()
+    print_report(file, report, Console(file=screen, width=100))
+    text = screen.getvalue()
+    assert "best conversation" in text
+    assert "telling everything: the protocol is too small to name the state" in text
+    assert "no theorem promises users anything" in text
+
+
+def test_a_private_bit_is_worth_one_half_alone_and_one_with_the_other():
+    file, report = audited("xor")
+    holder = report["users"]["holder"]
+    facts = [holder[key] for key in ("uninformed", "full_information", "best_conversation")]
+    assert facts == pytest.approx([0.5, 1, 1], abs=1e-15)
+    assert holder["alignment"]["hull_none"] == pytest.approx(0, abs=1e-8)
+    for name in ("personalized", "anonymous"):
+        mode = report[name]
+        assert (mode["timing"], mode["babbling_is_equilibrium"]) == ("before", False)
+        assert mode["babbling_gain"] == pytest.approx({"ally": 0.5, "skeptic": 0}, abs=1e-7)
+        assert mode["full_revelation"]["status"] == "certified"
+        assert mode["worst"]["user_values"]["holder"] == pytest.approx(1, abs=1e-9)
+        assert mode["worst"]["choices"]["holder"]["branches"] == [0, 1]
+        for end in ("best", "worst", "babbling", "full_revelation"):
+            check_again(MARKETS / "xor.json", mode[end])
+    screen = io.StringIO()
+    print_report(file, report, Console(file=screen, width=100))
+    assert "telling everything: certified; deviating gains under 1e-9" in screen.getvalue()
+
+
+# Known games
+
+
+def contents(utility, objective, prior, mass=None, private=None, protocol=None):
+    """A market file from arrays; names are numbers."""
+    users = len(utility)
+    actions, states = np.shape(utility[0])[-2:]
+
+    def names(kind, count):
+        return [f"{kind} {n}" for n in range(count)]
+
+    return MarketFile(
+        name="test",
+        states=names("state", states),
+        actions=names("action", actions),
+        users=names("user", users),
+        providers=names("provider", len(objective)),
+        segments=[None] * users,
+        prior=prior,
+        utility=utility,
+        objective=objective,
+        mass=np.ones(users) if mass is None else mass,
+        private=private,
+        conversation=protocol,
+    )
+
+
+def test_opposed_users_who_talk_may_still_be_told_nothing():
+    """E1: no menu breaks babbling in public, any provider breaks it in private."""
+    first = [[0, 0], [1, -3], [-3, 1]]
+    second = [[0, 0], [-3, 1], [1, -3]]
+    both = [[first, first], [second, second]]
+    file = contents([first, second], both, [0.5, 0.5], protocol=Protocol(2, 2, 3))
+    report = audit_market(file, QUICK)
+    public, single = report["anonymous"], report["personalized"]
+    assert (public["babbling_is_equilibrium"], single["babbling_is_equilibrium"]) == (True, False)
+    assert list(single["babbling_gain"].values()) == pytest.approx([1, 1], abs=1e-7)
+    assert public["worst"]["start"] == "babbling"
+    assert list(public["worst"]["user_values"].values()) == pytest.approx([0, 0], abs=1e-9)
+    for end in (public["best"], single["worst"], single["best"]):
+        assert end["status"] == "certified"
+        assert list(end["user_values"].values()) == pytest.approx([1, 1], abs=1e-7)
+    for user in report["users"].values():
+        assert user["best_conversation"] == 1.0
+
+
+@pytest.mark.campaign
+def test_a_monopolist_of_two_judges_gets_more_if_it_tells_them_apart():
+    """T2 with menus: .8 in public, 1 in private."""
+    judges = [np.eye(2), [[1, 0], [0, 1 / 3]]]
+    convict = [[0, 0], [1, 1]]
+    file = contents(judges, [[convict, convict]], [0.7, 0.3], protocol=Protocol(1, 2, 2))
+    report = audit_market(file, AuditSettings(starts=0))
+    for mode, payoff in (("anonymous", 0.8), ("personalized", 1.0)):
+        for end in ("best", "worst"):
+            assert report[mode][end]["status"] == "certified"
+            assert report[mode][end]["start"] == "monopoly of provider 1"
+            paid = report[mode][end]["provider_payoffs"]["provider 0"]
+            assert paid == pytest.approx(payoff, abs=1e-6)
+
+
+def test_private_information_without_a_conversation_has_no_best_conversation():
+    file = read_market(MARKETS / "xor.json")
+    fields = vars(file) | {"conversation": None}
+    report = audit_market(MarketFile(**fields), AuditSettings(starts=0, modes=("anonymous",)))
+    assert "best_conversation" not in report["users"]["holder"]
+    assert report["anonymous"]["full_revelation"]["status"] == "certified"
+
+
+def test_five_users_together_are_bracketed_by_telling_them_apart():
+    """Full revelation is certified all the same; babbling is broken by a menu that was tried."""
+    same = np.eye(2)
+    tables = typed_tables(contents([same] * 5, [[same] * 5] * 2, [0.5, 0.5]))
+    found = find_menu_equilibria(tables, None, personalized=False, starts=0)
+    assert found.full_revelation.status == "certified"
+    assert found.babbling.status == "exploitable"
+    np.testing.assert_allclose(found.babbling.lower, 2.5, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.babbling.upper, 2.5, rtol=0, atol=1e-6)
+
+
+def test_states_too_many_to_partition_leave_the_best_conversation_open():
+    states = 16
+    file = contents(
+        [np.eye(2, states)], [[np.eye(2, states)]], np.full(states, 1 / states),
+        protocol=Protocol(1, 1, 2),
+    )  # fmt: skip
+    assert best_values(typed_tables(file), file.conversation) == [None]
+    longer = MarketFile(**vars(file) | {"conversation": Protocol(4, 1, 2)})
+    assert best_values(typed_tables(longer), longer.conversation) == [2 / states]
+
+
+# Gains
+
+
+def random_tables(seed, users, values, providers=2, actions=3, states=3):
+    generator = np.random.default_rng(seed)
+    joint = generator.dirichlet(np.ones(states)) * np.swapaxes(
+        generator.dirichlet(np.ones(values), (users, states)), 1, 2
+    )
+    shape = users, values, actions, states
+    utility, objective = generator.normal(size=shape), generator.normal(size=(providers, *shape))
+    mass = generator.uniform(0.5, 2, users)
+    return TypedTables(joint, utility, objective, mass, (values,) * users)
+
+
+@pytest.mark.parametrize(
+    "personalized",
+    [pytest.param(True, marks=pytest.mark.campaign), False],
+    ids=["personalized", "anonymous"],
+)
+@pytest.mark.parametrize("seed", range(3), ids="seed={}".format)
+def test_no_random_menu_gains_more_than_is_proved(seed, personalized):
+    """Deviations from every assessed profile by 400 random menus, evaluated in plain NumPy."""
+    tables = random_tables(seed, 2, 2)
+    found = find_menu_equilibria(tables, None, personalized=personalized, starts=6, seed=seed)
+    generator = np.random.default_rng(seed)
+    weighted = tables.objective * tables.mass[:, None, None, None]
+    assert len(found.equilibria) >= 2
+    for end in found.equilibria:
+        now = np.einsum("jxy,ijxy->ij", tables.joint, np.einsum("ijxay,jxay->ijxy", weighted,
+                        end.menu))  # fmt: skip
+        np.testing.assert_allclose(end.provider_payoffs, now.sum(axis=1), rtol=0, atol=1e-9)
+        best = np.zeros((2, 2))
+        most = np.zeros(2)
+        for _ in range(400):
+            raw = generator.dirichlet(np.full(3, 0.3), (4, 3))
+            expected = np.einsum("jxy,jxay,cym->jxcma", tables.joint, tables.utility, raw)
+            branch = expected.max(axis=-1).sum(axis=-1).argmax(axis=-1)
+            value, paid = np.zeros(2), np.zeros((2, 2))
+            for j in range(2):
+                for x in range(2):
+                    act = expected[j, x, branch[j, x]].argmax(axis=-1)
+                    value[j] += expected[j, x, branch[j, x]].max(axis=-1).sum()
+                    told = tables.joint[j, x][:, None] * raw[branch[j, x]]
+                    paid[:, j] += np.einsum("iym,ym->i", weighted[:, j, x][:, act].swapaxes(1, 2),
+                                            told)  # fmt: skip
+            comes = value > end.user_values + 1e-6
+            gain = np.where(comes[None], paid - now, 0)
+            # The first provider holds them at a tie; here it keeps nobody who finds less.
+            best = np.maximum(best, gain)
+            most = np.maximum(most, gain.sum(axis=1))
+        proved = best.sum(axis=1) if personalized else most
+        assert np.all(proved <= end.upper + 1e-7), f"{seed=}, {end.start}"
+        assert np.all(end.lower <= end.upper + 1e-7), f"{seed=}, {end.start}"
+
+
+def limited_optimum(prior, utility, objective, messages):
+    """The most that an experiment with few messages is worth to a monopolist, by HiGHS."""
+    actions, states = utility.shape
+    best = -np.inf
+    for kept in action_sets(actions, messages):
+        rows = [
+            np.concatenate([prior * (utility[b] - utility[a]) * (c == a) for c in range(actions)])
+            for a in range(actions)
+            for b in range(actions)
+        ]
+        found = linprog(
+            -(objective * prior).ravel(),
+            A_ub=np.array(rows),
+            b_ub=np.zeros(len(rows)),
+            A_eq=np.tile(np.eye(states), actions),
+            b_eq=np.ones(states),
+            bounds=[(0, 1 if k else 0) for k in kept for _ in range(states)],
+            method="highs",
+        )
+        best = max(best, -found.fun) if found.status == 0 else best
+    return best
+
+
+@pytest.mark.parametrize("seed", range(8), ids="seed={}".format)
+def test_gains_of_few_messages_equal_highs(seed):
+    """A monopolist with two messages for three actions, from babbling."""
+    tables = random_tables(seed, 1, 1, providers=1)
+    prior, utility, objective = tables.joint[0, 0], tables.utility[0, 0], tables.objective[0, 0, 0]
+    quiet = np.zeros((1, 1, 3, 3))
+    quiet[0, 0, (utility @ prior).argmax()] = 1
+    sets, split = jnp.asarray(action_sets(3, 2)), grouped(tables, 1)
+    gain = few_messages_gains(*split, jnp.asarray(quiet), sets, jnp.ones(1, bool))
+    now = np.sum(objective * prior * quiet[0, 0])
+    expected = tables.mass[0] * (limited_optimum(prior, utility, objective, 2) - now)
+    np.testing.assert_allclose(gain, [[expected]], rtol=0, atol=1e-6, err_msg=f"{seed=}")
+
+
+# Which menus a protocol allows
+
+
+@pytest.mark.parametrize(
+    ("protocol", "branches", "messages", "allowed"),
+    [
+        (None, 9, 9, True),
+        (Protocol(1, 1, 2), 1, 2, True),
+        (Protocol(1, 1, 2), 1, 3, False),
+        (Protocol(1, 1, 2), 2, 2, False),
+        (Protocol(2, 1, 2), 1, 4, True),
+        (Protocol(2, 1, 2), 2, 1, False),
+        (Protocol(2, 2, 2), 2, 4, True),
+        (Protocol(2, 2, 2), 4, 2, True),
+        (Protocol(2, 2, 2), 4, 4, False),
+        (Protocol(3, 2, 1), 8, 1, True),
+    ],
+    ids=str,
+)
+def test_a_menu_fits_a_protocol_that_can_spell_its_branches_and_messages(
+    protocol, branches, messages, allowed
+):
+    assert protocol_fits(protocol, branches, messages) is allowed
+
+
+def test_equal_branches_are_one():
+    one, two = np.eye(2), np.array([[1.0, 1.0], [0.0, 0.0]])
+    branches, place = distinct_branches(np.stack([two, one, two]))
+    np.testing.assert_array_equal(branches, [two, one])
+    assert place.tolist() == [0, 1, 0]
+
+
+def test_each_user_may_have_her_own_worst_menu():
+    """A user whose providers both want her to be told nothing, one whose allies tell her all."""
+    same, against = np.eye(2), 1 - np.eye(2)
+    utility, objective = [same, same], [[same, against]] * 2
+    tables = typed_tables(contents(utility, objective, [0.5, 0.5]))
+    found = find_menu_equilibria(tables, None, personalized=True, starts=0)
+    worst, best = found.worst(), found.best()
+    assert "each user's worst" in [end.start for end in found.equilibria]
+    assert (worst.status, best.status) == ("certified", "certified")
+    np.testing.assert_allclose(worst.user_values, [1, 0.5], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(best.user_values, [1, 1], rtol=0, atol=1e-9)
+
+
+def test_what_a_user_knows_counts_in_her_alignment():
+    """Providers who mean well only where she holds zero are far from her."""
+    same, other = np.eye(2), 1 - np.eye(2)
+    known = [PrivateInformation(("zero", "one"), np.full((2, 2), 0.5))]
+    file = contents([[same, other]], [[[same, same]]] * 2, [0.5, 0.5], private=known)
+    report = audit_market(file, AuditSettings(starts=0, modes=("personalized",)))
+    alignment = report["users"]["user 0"]["alignment"]
+    # Pairs of value and state are the columns: in half of them the sign is wrong.
+    assert alignment["hull_none"] == pytest.approx(1, abs=1e-8)
+    assert alignment["cone_state"] == pytest.approx(0.5, abs=1e-8)
