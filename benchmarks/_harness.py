@@ -175,13 +175,16 @@ _COLUMNS = (
     ("n", 6, lambda row: str(row.n)),
     ("ours", 9, lambda row: _duration(row.ours_seconds / row.n)),
     ("peer", 9, lambda row: _duration(row.peer_seconds / row.n)),
-    ("ratio", 6, lambda row: f"{row.ratio:.1f}"),
+    ("ratio", 9, lambda row: f"{row.ratio:.3g}" if row.ratio < 1000 else f"{row.ratio:.0f}"),
     ("certified", 12, lambda row: f"{row.ours_certified:.4g} {row.peer_certified:.4g}"),
 )
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if seconds < 1000 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:.3g} h"
 
 
 def _line(cells: Sequence[str]) -> str:

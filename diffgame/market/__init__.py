@@ -69,6 +69,11 @@ from ._menu import (
     MenuResponse as MenuResponse,
     menu_best_response as menu_best_response,
 )
+from ._menu_extremes import (
+    CommonMenu as CommonMenu,
+    MenuExtremes as MenuExtremes,
+    find_menu_extremes as find_menu_extremes,
+)
 from ._menu_meeting import (
     MenuMeeting as MenuMeeting,
     menu_exploitability as menu_exploitability,
