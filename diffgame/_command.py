@@ -162,6 +162,8 @@ def _study(options: argparse.Namespace) -> int:
     results = Path(options.results)
     check_output("RESULTS.nc", results)
     page = results.with_suffix(".html")
+    if page == results:
+        raise Refused(f"RESULTS.nc {results}: is where the page goes; name the results .nc")
     check_output("the page", page)
     missing = [package for package in _STUDY_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:

@@ -150,6 +150,13 @@ def test_bad_usage_is_one_line_and_status_2(tmp_path, capsys, arguments, message
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_never_share_their_file_with_the_page(tmp_path, capsys):
+    path = tmp_path / "study.html"
+    assert _command.main(["study", str(path)]) == 2
+    assert "is where the page goes; name the results .nc" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_of_sections_are_unique_and_all_have_texts():
     names = [section.name for section in SECTIONS]
     assert len(set(names)) == len(names) == 8

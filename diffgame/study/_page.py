@@ -59,9 +59,10 @@ summary { cursor: pointer; margin: .5rem 0; }
 </html>
 """
 _ABOUT = (
-    "Every number was computed by diffgame. A point is certified when linear programs, checked "
-    "again from their multipliers, rule out every gain from deviating above the tolerance; points "
-    "that are not certified are hollow. Hover for values; click a name in a legend to hide it."
+    "Every number was computed by diffgame. An equilibrium is certified when linear programs, "
+    "checked again from their multipliers, rule out every gain from deviating above the "
+    "tolerance; other points when the programs behind them are. Points that are not certified are "
+    "hollow. Hover for values; click a name in a legend to hide it."
 )
 _VERDICT = {True: ("yes", "yes"), False: ("no", "no"), None: ("unknown", "not decided")}
 

@@ -97,11 +97,11 @@ def _claims(rows: Sequence[Row]) -> list[Claim]:
 SECTION = Section(
     "simplex",
     "The alignment simplex",
-    "Each point is a user, placed by the weights on the three providers whose mix comes nearest to "
-    "what she wants; larger points are farther away. Without noise all users want a mix, scaled to "
-    "range from 0 to 1 like everybody's utility, which moves some of them out of the hull, but "
-    "never out of the cone. Users outside are placed at the best weights all the same: look at the "
-    "size before the place.",
+    "Each point is a user, placed by the weights on the three providers whose mix comes nearest "
+    "to what she wants; larger points are farther away. Without noise all users want a mix, "
+    "scaled to range from 0 to 1 like everybody's utility, which moves them out of the hull, but "
+    "never out of the cone. Users outside are placed at the best weights all the same: look at "
+    "the size before the place.",
     _compute,
     _figures,
     _claims,
