@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         help="gain from deviating that counts as none, as a share of the provider's range of "
         "payoffs (default 1e-6)",
     )
+    audit.add_argument(
+        "--timing",
+        default="before",
+        help="whether users pick a provider 'before' or 'after' they learn their private "
+        "information (default before)",
+    )
     align = commands.add_parser(
         "align",
         help="measure how well providers' utilities, mixed, agree with what people want",
@@ -106,7 +112,9 @@ def _audit(options: argparse.Namespace) -> int:
 
     modes = tuple(mode.strip() for mode in options.modes.split(","))
     try:
-        settings = AuditSettings(options.starts, options.seed, modes, options.tolerance)
+        settings = AuditSettings(
+            options.starts, options.seed, modes, options.tolerance, options.timing
+        )
     except ValueError as error:
         raise Refused(f"--{error}") from None
     target = None if options.json is None else Path(options.json)

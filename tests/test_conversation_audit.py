@@ -21,6 +21,7 @@ from diffgame.market import (
 from diffgame.market._menu_gains import action_sets, few_messages_gains
 from diffgame.market._menu_search import find_menu_equilibria
 from diffgame.market._menu_starts import distinct_branches, grouped, protocol_fits
+from diffgame.market._menu_worst_case import menu_worst_case
 from diffgame.market._private import PrivateInformation
 from diffgame.market._typed_tables import TypedTables, best_values, typed_tables
 
@@ -28,9 +29,9 @@ MARKETS = Path(__file__).parents[1] / "examples" / "markets"
 QUICK = AuditSettings(starts=8)
 
 
-def audited(name):
+def audited(name, settings=QUICK):
     file = read_market(MARKETS / f"{name}.json")
-    report = audit_market(file, QUICK)
+    report = audit_market(file, settings)
     return file, json.loads(json.dumps(report, allow_nan=False))
 
 
@@ -72,26 +73,31 @@ def check_again(path, found):
 
 def test_three_states_and_two_messages_are_worth_two_thirds():
     """Full information is 1; the two words can name the best one or two of three states."""
-    file, report = audited("three_states")
+    file, report = audited("three_states", AuditSettings(starts=8, modes=("personalized",)))
     walker = report["users"]["walker"]
     assert walker["full_information"] == pytest.approx(1, abs=1e-15)
     assert walker["best_conversation"] == pytest.approx(2 / 3, abs=1e-15)
-    for name in ("personalized", "anonymous"):
-        mode = report[name]
-        assert mode["full_revelation"] is None
-        assert mode["babbling_is_equilibrium"] is False
-        assert mode["babbling_gain"]["forecaster"] == pytest.approx(1 / 3, abs=1e-9)
-        for end in (mode["best"], mode["worst"]):
-            assert end["status"] == "certified"
-            assert end["user_values"]["walker"] == pytest.approx(2 / 3, abs=1e-9)
-            check_again(MARKETS / "three_states.json", end)
-        check_again(MARKETS / "three_states.json", mode["babbling"])
+    mode = report["personalized"]
+    assert mode["full_revelation"] is None
+    assert mode["babbling_is_equilibrium"] is False
+    assert mode["babbling_gain"]["forecaster"] == pytest.approx(1 / 3, abs=1e-9)
+    for end in (mode["best"], mode["worst"]):
+        assert end["status"] == "certified"
+        assert end["user_values"]["walker"] == pytest.approx(2 / 3, abs=1e-9)
+        check_again(MARKETS / "three_states.json", end)
+    check_again(MARKETS / "three_states.json", mode["babbling"])
+    # Both theorems need more words than the protocol has.
+    assert mode["worst_case_loss"] is None
+    assert mode["equilibrium_range"] == mode["equilibrium_range_certified"] == {"walker": None}
+    assert mode["not_computed"].keys() == {"worst_case_loss", "equilibrium_range"}
     screen = io.StringIO()
     print_report(file, report, Console(file=screen, width=100))
     text = screen.getvalue()
     assert "best conversation" in text
     assert "telling everything: the protocol is too small to name the state" in text
     assert "no theorem promises users anything" in text
+    assert "no exact range for walker: the protocol is too small" in text
+    assert "no bound on losses: the protocol is too small" in text
 
 
 def test_a_private_bit_is_worth_one_half_alone_and_one_with_the_other():
@@ -109,9 +115,37 @@ def test_a_private_bit_is_worth_one_half_alone_and_one_with_the_other():
         assert mode["worst"]["choices"]["holder"]["branches"] == [0, 1]
         for end in ("best", "worst", "babbling", "full_revelation"):
             check_again(MARKETS / "xor.json", mode[end])
+        assert mode["worst_case_loss"]["total"] == pytest.approx(0, abs=1e-7)
+        assert mode["not_computed"] == {}
+    assert report["personalized"]["equilibrium_range"]["holder"] == pytest.approx([1, 1], abs=1e-7)
+    assert report["personalized"]["equilibrium_range_certified"] == {"holder": True}
     screen = io.StringIO()
     print_report(file, report, Console(file=screen, width=100))
     assert "telling everything: certified; deviating gains under 1e-9" in screen.getvalue()
+    assert "no anonymous equilibrium loses users over 0.0000 in total" in screen.getvalue()
+
+
+def test_types_that_pick_their_providers_apart_have_no_exact_range():
+    """They are like users who cannot be told apart; the bound on losses holds all the same."""
+    file, report = audited("xor", AuditSettings(starts=8, timing="after", modes=("personalized",)))
+    mode = report["personalized"]
+    assert (mode["timing"], mode["babbling_is_equilibrium"]) == ("after", False)
+    assert mode["babbling_gain"] == pytest.approx({"ally": 0.5, "skeptic": 0}, abs=1e-7)
+    assert mode["worst_case_loss"]["total"] == pytest.approx(0, abs=1e-7)
+    assert mode["equilibrium_range"] == {"holder": None}
+    assert mode["not_computed"]["equilibrium_range"].keys() == {"holder"}
+    for end in ("best", "worst"):
+        assert mode[end]["status"] == "certified"
+        assert mode[end]["user_values"]["holder"] == pytest.approx(1, abs=1e-9)
+        check_again(MARKETS / "xor.json", mode[end])
+    screen = io.StringIO()
+    print_report(file, report, Console(file=screen, width=200))
+    assert "users pick a provider after they learn their private value" in screen.getvalue()
+
+
+def test_an_unknown_timing_is_refused():
+    with pytest.raises(ValueError, match=r"timing is 'never'; choose from before, after\."):
+        AuditSettings(timing="never")
 
 
 # Known games
@@ -141,23 +175,59 @@ def contents(utility, objective, prior, mass=None, private=None, protocol=None):
     )
 
 
-def test_opposed_users_who_talk_may_still_be_told_nothing():
-    """E1: no menu breaks babbling in public, any provider breaks it in private."""
+def opposed_users():
+    """E1, with enough messages for any menu."""
     first = [[0, 0], [1, -3], [-3, 1]]
     second = [[0, 0], [-3, 1], [1, -3]]
     both = [[first, first], [second, second]]
-    file = contents([first, second], both, [0.5, 0.5], protocol=Protocol(2, 2, 3))
-    report = audit_market(file, QUICK)
-    public, single = report["anonymous"], report["personalized"]
-    assert (public["babbling_is_equilibrium"], single["babbling_is_equilibrium"]) == (True, False)
-    assert list(single["babbling_gain"].values()) == pytest.approx([1, 1], abs=1e-7)
-    assert public["worst"]["start"] == "babbling"
-    assert list(public["worst"]["user_values"].values()) == pytest.approx([0, 0], abs=1e-9)
-    for end in (public["best"], single["worst"], single["best"]):
-        assert end["status"] == "certified"
-        assert list(end["user_values"].values()) == pytest.approx([1, 1], abs=1e-7)
+    return contents([first, second], both, [0.5, 0.5], protocol=Protocol(2, 2, 3))
+
+
+def test_opposed_users_who_talk_may_still_be_told_nothing():
+    """E1 in public: no menu breaks babbling, and the certificate is attained."""
+    file = opposed_users()
+    tables = typed_tables(file)
+    found = find_menu_equilibria(tables, file.conversation, personalized=False, starts=2)
+    assert found.babbling.status == "certified"
+    assert found.worst().start == "babbling"
+    np.testing.assert_allclose(found.worst().user_values, 0, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.best().user_values, 1, rtol=0, atol=1e-9)
+    bound = menu_worst_case(tables, personalized=False, timing="before")
+    assert bound.total == pytest.approx(2, abs=1e-7)
+
+
+@pytest.mark.campaign
+def test_audits_descend_to_the_worst_public_menu():
+    """E1 in public, from the file to the report; the descent ends count among those tried."""
+    report = audit_market(opposed_users(), AuditSettings(starts=2, modes=("anonymous",)))
+    mode = report["anonymous"]
+    assert mode["babbling_is_equilibrium"] is True
+    assert mode["worst"]["start"] == "babbling"
+    assert list(mode["worst"]["user_values"].values()) == pytest.approx([0, 0], abs=1e-9)
+    assert list(mode["best"]["user_values"].values()) == pytest.approx([1, 1], abs=1e-7)
+    assert mode["best"]["status"] == mode["worst"]["status"] == "certified"
+    # Babbling, full revelation, two monopolies, two random menus, descent and ascent.
+    assert mode["searched"] == 8
+    assert mode["worst_case_loss"]["total"] == pytest.approx(2, abs=1e-7)
+    assert "equilibrium_range" not in mode
     for user in report["users"].values():
         assert user["best_conversation"] == 1.0
+
+
+@pytest.mark.campaign
+def test_opposed_users_who_are_told_apart_learn_everything():
+    """E1 in private: any provider breaks babbling, and every equilibrium is full information."""
+    report = audit_market(opposed_users(), AuditSettings(starts=8, modes=("personalized",)))
+    mode = report["personalized"]
+    assert mode["babbling_is_equilibrium"] is False
+    assert list(mode["babbling_gain"].values()) == pytest.approx([1, 1], abs=1e-7)
+    assert mode["worst_case_loss"]["total"] == pytest.approx(0, abs=1e-7)
+    for user, ends in mode["equilibrium_range"].items():
+        assert ends == pytest.approx([1, 1], abs=1e-7)
+        assert mode["equilibrium_range_certified"][user]
+    for end in (mode["worst"], mode["best"]):
+        assert end["status"] == "certified"
+        assert list(end["user_values"].values()) == pytest.approx([1, 1], abs=1e-7)
 
 
 @pytest.mark.campaign
@@ -183,6 +253,7 @@ def test_private_information_without_a_conversation_has_no_best_conversation():
     assert report["anonymous"]["full_revelation"]["status"] == "certified"
 
 
+@pytest.mark.campaign
 def test_five_users_together_are_bracketed_by_telling_them_apart():
     """Full revelation is certified all the same; babbling is broken by a menu that was tried."""
     same = np.eye(2)
@@ -219,42 +290,49 @@ def random_tables(seed, users, values, providers=2, actions=3, states=3):
     return TypedTables(joint, utility, objective, mass, (values,) * users)
 
 
+@pytest.mark.parametrize("timing", ["before", "after"])
 @pytest.mark.parametrize(
-    "personalized",
-    [pytest.param(True, marks=pytest.mark.campaign), False],
-    ids=["personalized", "anonymous"],
+    ("users", "personalized"),
+    [
+        (1, True),
+        pytest.param(2, True, marks=pytest.mark.campaign),
+        pytest.param(2, False, marks=pytest.mark.campaign),
+    ],
+    ids=["one", "personalized", "anonymous"],
 )
 @pytest.mark.parametrize("seed", range(3), ids="seed={}".format)
-def test_no_random_menu_gains_more_than_is_proved(seed, personalized):
+def test_no_random_menu_gains_more_than_is_proved(seed, users, personalized, timing):
     """Deviations from every assessed profile by 400 random menus, evaluated in plain NumPy."""
-    tables = random_tables(seed, 2, 2)
-    found = find_menu_equilibria(tables, None, personalized=personalized, starts=6, seed=seed)
+    tables = random_tables(seed, users, 2, actions=2, states=2)
+    found = find_menu_equilibria(
+        tables, None, personalized=personalized, timing=timing, starts=8, seed=seed
+    )
     generator = np.random.default_rng(seed)
     weighted = tables.objective * tables.mass[:, None, None, None]
     assert len(found.equilibria) >= 2
     for end in found.equilibria:
-        now = np.einsum("jxy,ijxy->ij", tables.joint, np.einsum("ijxay,jxay->ijxy", weighted,
-                        end.menu))  # fmt: skip
-        np.testing.assert_allclose(end.provider_payoffs, now.sum(axis=1), rtol=0, atol=1e-9)
-        best = np.zeros((2, 2))
-        most = np.zeros(2)
+        told = tables.joint[:, :, None] * end.menu
+        now = np.einsum("jxay,ijxay->ijx", told, weighted)
+        had = np.einsum("jxay,jxay->jx", told, tables.utility)
+        np.testing.assert_allclose(end.provider_payoffs, now.sum(axis=(1, 2)), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(end.user_values, had.sum(axis=1), rtol=0, atol=1e-9)
+        best, most = np.zeros((2, users)), np.zeros(2)
         for _ in range(400):
-            raw = generator.dirichlet(np.full(3, 0.3), (4, 3))
+            raw = generator.dirichlet(np.full(2, 0.3), (4, 2))
             expected = np.einsum("jxy,jxay,cym->jxcma", tables.joint, tables.utility, raw)
-            branch = expected.max(axis=-1).sum(axis=-1).argmax(axis=-1)
-            value, paid = np.zeros(2), np.zeros((2, 2))
-            for j in range(2):
-                for x in range(2):
-                    act = expected[j, x, branch[j, x]].argmax(axis=-1)
-                    value[j] += expected[j, x, branch[j, x]].max(axis=-1).sum()
-                    told = tables.joint[j, x][:, None] * raw[branch[j, x]]
-                    paid[:, j] += np.einsum("iym,ym->i", weighted[:, j, x][:, act].swapaxes(1, 2),
-                                            told)  # fmt: skip
-            comes = value > end.user_values + 1e-6
-            gain = np.where(comes[None], paid - now, 0)
+            worth = expected.max(axis=-1).sum(axis=-1)
+            value, paid = worth.max(axis=-1), np.zeros((2, users, 2))
+            for j, x in np.ndindex(users, 2):
+                branch = worth[j, x].argmax()
+                act = expected[j, x, branch].argmax(axis=-1)
+                sent = tables.joint[j, x][:, None] * raw[branch]
+                paid[:, j, x] = np.einsum("imy,ym->i", weighted[:, j, x][:, act], sent)
+            comes = value > had + 1e-6
+            if timing == "before":
+                comes = np.repeat((value - had).sum(axis=1, keepdims=True) > 1e-6, 2, axis=1)
             # The first provider holds them at a tie; here it keeps nobody who finds less.
-            best = np.maximum(best, gain)
-            most = np.maximum(most, gain.sum(axis=1))
+            gain = np.where(comes[None], paid - now, 0).sum(axis=2)
+            best, most = np.maximum(best, gain), np.maximum(most, gain.sum(axis=1))
         proved = best.sum(axis=1) if personalized else most
         assert np.all(proved <= end.upper + 1e-7), f"{seed=}, {end.start}"
         assert np.all(end.lower <= end.upper + 1e-7), f"{seed=}, {end.start}"
@@ -331,10 +409,11 @@ def test_equal_branches_are_one():
 
 def test_each_user_may_have_her_own_worst_menu():
     """A user whose providers both want her to be told nothing, one whose allies tell her all."""
-    same, against = np.eye(2), 1 - np.eye(2)
+    # Nobody wants the third action.
+    same, against = ([*table, [-1, -1]] for table in ([[1, 0], [0, 1]], [[0, 1], [1, 0]]))
     utility, objective = [same, same], [[same, against]] * 2
     tables = typed_tables(contents(utility, objective, [0.5, 0.5]))
-    found = find_menu_equilibria(tables, None, personalized=True, starts=0)
+    found = find_menu_equilibria(tables, None, personalized=True, starts=8)
     worst, best = found.worst(), found.best()
     assert "each user's worst" in [end.start for end in found.equilibria]
     assert (worst.status, best.status) == ("certified", "certified")

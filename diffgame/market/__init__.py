@@ -89,6 +89,14 @@ from ._personalization import (
     personalization_curve as personalization_curve,
 )
 from ._private import PrivateInformation as PrivateInformation
+from ._protocol_gains import (
+    ProtocolExploitability as ProtocolExploitability,
+    protocol_exploitability as protocol_exploitability,
+)
+from ._protocol_response import (
+    ProtocolResponse as ProtocolResponse,
+    protocol_best_response as protocol_best_response,
+)
 from ._quantal import (
     QuantalEquilibrium as QuantalEquilibrium,
     QuantalOutcome as QuantalOutcome,

@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from ._alignment import alignment_distances, strong_alignment_distances
-from ._conversation_audit import alignment_market, best_conversations, conversation_mode
+from ._conversation_audit import (
+    TIMINGS,
+    alignment_market,
+    best_conversations,
+    conversation_mode,
+    find_ranges,
+)
 from ._equilibrium_values import equilibrium_values
 from ._file import MarketFile
 from ._market import Market
@@ -24,12 +30,17 @@ EVERYONE = "everyone"
 
 @dataclasses.dataclass(frozen=True)
 class AuditSettings:
-    """How an audit searches: random starts, seed, modes, tolerance (share of payoff ranges)."""
+    """How an audit searches: random starts, seed, modes, tolerance (share of payoff ranges).
+
+    `timing`: whether users with private information pick a provider "before" they learn it or
+    "after"; without private information it makes no difference.
+    """
 
     starts: int = 64
     seed: int = 0
     modes: Sequence[str] = MODES
     tolerance: float = 1e-6
+    timing: str = "before"
 
     def __post_init__(self):
         if self.starts < 0:
@@ -43,6 +54,8 @@ class AuditSettings:
                 raise ValueError(f"modes has {mode!r}; choose from {', '.join(MODES)}.")
         if not self.modes or len(set(self.modes)) < len(self.modes):
             raise ValueError("modes is empty or names one twice; name one or both, each once.")
+        if self.timing not in TIMINGS:
+            raise ValueError(f"timing is {self.timing!r}; choose from {', '.join(TIMINGS)}.")
 
 
 def market_of(file: MarketFile) -> Market:
@@ -162,9 +175,12 @@ def _facts(
     file: MarketFile, settings: AuditSettings, full: Any, none: Any, distances: Any, strong: Any
 ) -> dict[str, Any]:
     """What an audit says before it speaks of equilibria."""
+    used = dataclasses.asdict(settings) | {"modes": list(settings.modes)}
+    # Each mode of a market with private information or conversation says it.
+    del used["timing"]
     return {
         "market": file.name,
-        "settings": dataclasses.asdict(settings) | {"modes": list(settings.modes)},
+        "settings": used,
         "users": {
             user: {
                 "full_information": float(full[j]),
@@ -195,12 +211,18 @@ def _audit_conversation(
     for user, value in best_conversations(file, tables).items():
         report["users"][user]["best_conversation"] = value
     labels = {"personalized": list(file.users), "anonymous": [EVERYONE]}
+    ranges = None
+    if "personalized" in settings.modes or len(file.users) == 1:
+        progress("equilibrium values of each user")
+        ranges = find_ranges(file, tables, settings.timing)
     for mode in MODES:
         if mode in settings.modes:
             report[mode] = conversation_mode(
                 file,
                 tables,
                 labels[mode],
+                ranges,
+                timing=settings.timing,
                 starts=settings.starts,
                 seed=settings.seed,
                 tolerance=settings.tolerance,
@@ -222,7 +244,8 @@ def audit_market(
     what each provider gains from it, the best and worst equilibrium found with policies,
     recommended actions and the bracket of exploitability, and, personalized, the exact range of
     each user's equilibrium values. For a file with `conversation` or `private`: per user also
-    `best_conversation`, and modes about menus (docs/file_format.md).
+    `best_conversation`, and modes about menus (docs/menus.md), in which what is not known is None
+    and `not_computed` says why.
 
     **Errors:** ValueError for settings out of range, or without float64.
 

@@ -12,7 +12,6 @@ from ._best_response import Outside
 from ._menu import Stakes, respond, stakes_of
 from ._menu_meeting import menu_exploitability
 from ._menu_program import typed_users
-from ._typed_tables import TypedTables
 
 # Values closer than this share of a user's range tie.
 TIE = 1e-9
@@ -23,18 +22,18 @@ _PRICE = 100.0
 
 
 def searched_gains(
-    tables: TypedTables,
-    worth: Float[np.ndarray, "starts users"],
-    earned: Float[np.ndarray, "starts providers users"],
+    worth: Float[np.ndarray, "starts units"],
+    earned: Float[np.ndarray, "starts providers units"],
+    size: Float[np.ndarray, " units"],
     allowed: Bool[np.ndarray, "starts groups"],
 ) -> Float[np.ndarray, "starts providers groups"]:
     """What each provider gains by the best of the allowed menus, when all post another one.
 
-    Everybody listens to the first provider then: the lowest index at a tie.
+    Everybody listens to the first provider then: the lowest index at a tie. Units are what picks a
+    provider as one, `size` the ranges of what menus are worth to them.
     """
     starts, providers = earned.shape[:2]
     groups = allowed.shape[1]
-    size = np.ptp(tables.utility, axis=(1, 2, 3))
     lead = worth[None] - worth[:, None]
     comes = lead > TIE * size
     stays = lead >= -TIE * size if providers > 1 else np.ones_like(comes)
@@ -48,12 +47,18 @@ def searched_gains(
 
 
 @eqx.filter_jit
-def menu_gains(joint, utility, objective, mass, menu):
+def menu_gains(joint, utility, objective, mass, menu, timing: str):
     """What each provider gains when all post `menu`: [groups, providers]."""
     menus = jnp.broadcast_to(menu[:, None], (len(menu), len(objective), *menu.shape[1:]))
-    nobody = jnp.zeros(mass.shape, int)
-    meet = jax.vmap(menu_exploitability, in_axes=(0, 0, 1, 0, 0, 0))
-    return meet(joint, utility, objective, mass, menus, nobody).gains
+    units = joint.shape[1] * (1 if timing == "before" else joint.shape[2])
+    nobody = jnp.zeros((len(menu), units), int)
+
+    def meet(*group):
+        return menu_exploitability(*group, timing=timing)
+
+    return jax.vmap(meet, in_axes=(0, 0, 1, 0, 0, 0))(
+        joint, utility, objective, mass, menus, nobody
+    ).gains
 
 
 def action_sets(actions: int, messages: int) -> Bool[np.ndarray, "sets actions"] | None:

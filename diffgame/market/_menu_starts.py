@@ -1,6 +1,7 @@
 """Menus to try, and whether a conversation of limited length can be one of them."""
 
 import itertools
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -92,9 +93,17 @@ _monopolies = eqx.filter_jit(
 
 
 def make_starts(
-    tables: TypedTables, groups: int, protocol: Protocol | None, starts: int, seed: int
+    tables: TypedTables,
+    groups: int,
+    protocol: Protocol | None,
+    starts: int,
+    seed: int,
+    found: Sequence[tuple[str, Float[np.ndarray, "users values actions states"]]] = (),
 ) -> tuple[list[str], np.ndarray, Bool[np.ndarray, "starts groups"]]:
-    """Names, direct menus [starts, groups, pairs, actions, states], which the protocol allows."""
+    """Names, direct menus [starts, groups, pairs, actions, states], which the protocol allows.
+
+    Those `found` elsewhere come last.
+    """
     joint, utility, objective, mass = grouped(tables, groups)
     users, values, actions, states = tables.utility.shape
     providers, pairs = len(tables.objective), users // groups * values
@@ -122,6 +131,9 @@ def make_starts(
         names += [f"random {n}" for n in range(1, starts + 1)]
         direct.append(np.asarray(_recommend(joint, utility, drawn)))
         fits += [[protocol_fits(protocol, branches, messages)] * groups] * starts
+    names += [name for name, _ in found]
+    direct += [_tidy(menu.reshape(1, groups, pairs, actions, states)) for _, menu in found]
+    fits += [[False] * groups] * len(found)
     menus = np.concatenate(direct)
     allowed = np.array(fits)
     own = np.arange(values) < np.array(tables.values).reshape(groups, -1, 1)

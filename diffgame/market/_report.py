@@ -57,7 +57,7 @@ def _users(file: MarketFile, report: Mapping[str, Any]) -> Table:
 
 
 def _mode_table(file: MarketFile, name: str, mode: Mapping[str, Any]) -> Table:
-    exact, bounded = "equilibrium_range" in mode, "worst_case_loss" in mode
+    exact, bounded = "equilibrium_range" in mode, mode["worst_case_loss"] is not None
     columns = ["user", *(["lose at most"] if bounded else []), "worst found", "best found"]
     columns += ["exact range"] if exact else []
     title = f"{name.capitalize()} policies: users' values in equilibrium"
@@ -66,8 +66,8 @@ def _mode_table(file: MarketFile, name: str, mode: Mapping[str, Any]) -> Table:
         cells = [_number(mode["worst_case_loss"]["per_user"][user])] if bounded else []
         cells += [_number(mode[end]["user_values"][user]) for end in ("worst", "best")]
         if exact:
-            low, high = mode["equilibrium_range"][user]
-            cells.append(f"{_number(low)} to {_number(high)}")
+            ends = mode["equilibrium_range"][user]
+            cells.append("unknown" if ends is None else " to ".join(map(_number, ends)))
         table.add_row(user, *cells)
     return table
 
@@ -85,8 +85,10 @@ def _mode_lines(name: str, mode: Mapping[str, Any]) -> list[str]:
         f"saying nothing: {verdict[mode['babbling_is_equilibrium']]}; gain from leaving: {gains}"
     )
     if "timing" in mode:
-        return [*lines, *_menu_lines(mode)]
+        lines += _menu_lines(mode)
     lines += _range_lines(mode)
+    if mode["worst_case_loss"] is None:
+        return lines
     total = mode["worst_case_loss"]["total"]
     everyone = ": all give full information" if total <= _NEGLIGIBLE else ""
     lines.append(f"no {name} equilibrium loses users over {_number(total)} in total{everyone}")
@@ -100,10 +102,14 @@ def _menu_lines(mode: Mapping[str, Any]) -> list[str]:
     if revealed is not None:
         gain = _gain(revealed["exploitability"])
         told = f"{revealed['status']}; deviating gains {gain}"
+    missing = mode["not_computed"]
+    unknown = [f"{user}: {why}" for user, why in missing.get("equilibrium_range", {}).items()]
     return [
         f"telling everything: {told}",
         "tried: menus that all providers post alike; users pick a provider "
         f"{mode['timing']} they learn their private value",
+        *(f"no exact range for {text}" for text in unknown),
+        *(f"no bound on losses: {why}" for why in [missing.get("worst_case_loss")] if why),
     ]
 
 
@@ -112,10 +118,11 @@ def _range_lines(mode: Mapping[str, Any]) -> list[str]:
     if "equilibrium_range" not in mode:
         return []
     lines = []
-    unsure = [user for user, sure in mode["equilibrium_range_certified"].items() if not sure]
+    certified = mode["equilibrium_range_certified"]
+    unsure = [user for user, sure in certified.items() if sure is False]
     if unsure:
         lines.append(f"the exact range is not certified for {', '.join(unsure)}")
-    for delta, found in mode["equilibrium_range_delta"].items():
+    for delta, found in mode.get("equilibrium_range_delta", {}).items():
         moved = [
             f"{user} {_number(low)}"
             for user, (low, _) in found["range"].items()
