@@ -14,7 +14,7 @@ from diffgame.market._conversation import Conversation
 from diffgame.market._conversation_policy import ConversationTable
 from diffgame.market._tree import Protocol
 
-from ._harness import Row, alternate, arguments, compile_batched, machine, median_seconds, report
+from ._harness import Row, alternate, arguments, machine, median_seconds, report
 
 TEMPERATURE = 0.1
 SAME_VALUE = 1e-9
@@ -151,6 +151,25 @@ def _all_entries(size: Size) -> list[tuple[int, ...]]:
     return [(turn, *at) for turn, shape in enumerate(shapes) for at in np.ndindex(*shape)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A compiled function and what it is called with; calling it waits for the result."""
+
+    compiled: jax.stages.Compiled
+    arrays: tuple[jax.Array, ...]
+    compile_seconds: float
+
+    def __call__(self):
+        """The result, computed."""
+        return jax.block_until_ready(self.compiled(*self.arrays))
+
+
+def _compile(function, arrays: tuple[jax.Array, ...]) -> Call:
+    begin = time.perf_counter()
+    compiled = jax.jit(function).lower(*arrays).compile()
+    return Call(compiled, arrays, time.perf_counter() - begin)
+
+
 def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
     """A batch of small conversations against loops over single ones."""
     data = draw(size, batch)
@@ -164,16 +183,14 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
         return [numpy_slopes(protocol, [a[at] for a in data], entries) for at in part]
 
     name = f"{batch} trees of {_nodes(size)} nodes"
-    value = compile_batched(jax.vmap(payoffs(protocol)), *arrays)
-    both = compile_batched(jax.vmap(gradient(protocol)), *arrays)
-    value.one_core()
-    both.one_core()
-    ratio = median_seconds(both.one_core, 9) / median_seconds(value.one_core, 9)
+    # One call for the whole batch: there is no loop in it, so XLA itself uses all cores.
+    value = _compile(jax.vmap(payoffs(protocol)), arrays)
+    both = _compile(jax.vmap(gradient(protocol)), arrays)
+    ratio = _gradient_ratio(value, both, 9)
     parts = np.array_split(np.arange(min(batch, measured)), _PARTS)
-    seconds, peer, answers = alternate(value.all_cores, numpy_values, parts)
+    seconds, peer, answers = alternate(value, numpy_values, parts)
     order = np.concatenate(parts)
-    same = _share(value.all_cores()[order], np.concatenate(answers), SAME_VALUE)
-    alone = sum(peer) / len(order) * batch / median_seconds(value.one_core)
+    same = _share(value()[order], np.concatenate(answers), SAME_VALUE)
     rows = [
         Row(
             f"value, {name}",
@@ -185,13 +202,12 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
             same,
             value.compile_seconds,
             len(order),
-            f"ratio on one core {alone:.1f}",
         )
     ]
     few = np.array_split(np.arange(min(batch, max(measured // 50, _PARTS))), _PARTS)
-    seconds, peer, answers = alternate(both.all_cores, numpy_gradients, few)
+    seconds, peer, answers = alternate(both, numpy_gradients, few)
     order = np.concatenate(few)
-    gradients = both.all_cores()[1]
+    gradients = both()[1]
     found = np.concatenate([_on_simplex(g).reshape(batch, -1) for g in gradients], axis=1)
     same = _share(found[order], np.concatenate(answers), SAME_GRADIENT)
     rows.append(
@@ -205,7 +221,7 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
             same,
             both.compile_seconds,
             len(order),
-            f"gradient / value on one core {ratio:.2f}",
+            f"gradient / value {ratio:.2f}",
         )
     )
     single = jax.jit(gradient(protocol)).lower(*(array[0] for array in arrays)).compile()
@@ -215,7 +231,7 @@ def compare_batches(size: Size, batch: int, measured: int) -> list[Row]:
         return [jax.block_until_ready(single(*part)) for part in piece]
 
     one_by_one(pieces[0])
-    seconds, peer, answers = alternate(both.all_cores, one_by_one, pieces)
+    seconds, peer, answers = alternate(both, one_by_one, pieces)
     order = np.concatenate(parts)
     wanted = np.stack(
         [np.concatenate([np.ravel(g) for g in answer[1]]) for part in answers for answer in part]
@@ -248,23 +264,13 @@ def compare_tree(size: Size, entries: int = 3) -> list[Row]:
     data = tuple(part[0] for part in draw(size, 1))
     arrays = tuple(jnp.asarray(part) for part in data)
     protocol = size.protocol
-    begin = time.perf_counter()
-    value = jax.jit(payoffs(protocol)).lower(*arrays).compile()
-    halfway = time.perf_counter()
-    both = jax.jit(gradient(protocol)).lower(*arrays).compile()
-    compile_seconds = halfway - begin, time.perf_counter() - halfway
-
-    def ours():
-        return jax.block_until_ready(value(*arrays))
-
-    def slopes():
-        return jax.block_until_ready(both(*arrays))
+    ours, slopes = _compile(payoffs(protocol), arrays), _compile(gradient(protocol), arrays)
 
     value_seconds, peer, answers = alternate(
         ours, lambda _: numpy_payoffs(protocol, *data), range(_PARTS)
     )
     same = _share(ours()[None], answers[:1], SAME_VALUE)
-    memory = [_working_memory(compiled) for compiled in (value, both)]
+    memory = [_working_memory(call.compiled) for call in (ours, slopes)]
     shape = f"{protocol.rounds} rounds {protocol.user_messages}x{protocol.provider_messages}"
     nodes = _nodes(size)
     rows = [
@@ -276,7 +282,7 @@ def compare_tree(size: Size, entries: int = 3) -> list[Row]:
             sum(peer) / _PARTS,
             same,
             same,
-            compile_seconds[0],
+            ours.compile_seconds,
             _PARTS,
             f"{value_seconds / nodes * 1e9:.1f} ns per node; working memory {memory[0]}",
         )
@@ -303,7 +309,7 @@ def compare_tree(size: Size, entries: int = 3) -> list[Row]:
             sum(peer) / entries * count,
             same,
             same,
-            compile_seconds[1],
+            slopes.compile_seconds,
             entries,
             f"gradient / value {_gradient_ratio(ours, slopes):.2f}; working memory {memory[1]}",
         )

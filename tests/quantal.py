@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from diffgame.market import Market
 from diffgame.market._quantal import quantal_outcome
+from diffgame.market._quantal_bound import triangulate
 from diffgame.market._quantal_persuasion import persuade_quantal
 
 JUDGE, CONVICTION = jnp.eye(2), jnp.array([[0.0, 0.0], [1.0, 1.0]])
@@ -48,3 +49,34 @@ def random_market(seed, users, states, providers=2):
         rng.uniform(size=(providers, users, 3, states)),
         rng.uniform(0.5, 2, size=users),
     )
+
+
+def search_gain(market, profile, temperature, provider, parts, levels):
+    """Gain of the best deviation with posteriors on a grid and her value at one of `levels`."""
+    now = outcome(market, profile, temperature)
+    values, worth = np.asarray(now.values), np.asarray(now.worth)
+    prior = np.asarray(market.prior)
+    points, _ = triangulate(len(prior), parts)
+    gain = 0.0
+    for j in range(values.shape[1]):
+        others = np.arange(len(values)) != provider
+        weights = np.exp(values[others, j] / temperature)
+        elsewhere = weights @ worth[provider, others, j] / weights.sum()
+        utility, objective = (
+            np.asarray(market.utility[j]),
+            np.asarray(market.objective[provider, j]),
+        )
+        value = payoffs(points, utility, utility, temperature)
+        own = payoffs(points, utility, objective, temperature) * float(market.mass[j])
+        top = concave_closure(prior, points, value)
+        bottom = -concave_closure(prior, points, -value)
+        best = -np.inf
+        for level in np.linspace(bottom + 1e-9, top - 1e-9, levels):
+            rows = np.vstack([points.T, value])
+            found = linprog(-own, A_eq=rows, b_eq=np.append(prior, level), method="highs")
+            assert found.status == 0
+            comes = np.exp(level / temperature)
+            comes = comes / (comes + weights.sum())
+            best = max(best, comes * -found.fun + (1 - comes) * elsewhere)
+        gain += max(best - np.asarray(now.shares)[:, j] @ worth[provider, :, j], 0)
+    return gain

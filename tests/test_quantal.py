@@ -5,16 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from diffgame import Logit, ProbabilityTable, play
 from diffgame.market import Market, MarketStatus, babbling, full_revelation, random_profile
 from diffgame.market._quantal import certify_quantal
-from diffgame.market._quantal_bound import triangulate
 from diffgame.market._quantal_persuasion import persuade_quantal
 from diffgame.market._quantal_search import find_quantal_equilibria
 
-from .quantal import concave_closure, outcome, payoffs, random_market
+from .quantal import outcome, random_market, search_gain
 
 played_out = eqx.filter_jit(play)
 
@@ -29,37 +27,6 @@ def test_values_are_those_of_play(label, temperature):
         np.testing.assert_allclose(ours.utilities, played.utilities, rtol=0, atol=1e-14)
         np.testing.assert_allclose(ours.payoffs, played.payoffs, rtol=0, atol=1e-14)
         np.testing.assert_allclose(ours.shares.sum(axis=0), 1, rtol=1e-14)
-
-
-def search_gain(market, profile, temperature, provider, parts, levels):
-    """Gain of the best deviation with posteriors on a grid and her value at one of `levels`."""
-    now = outcome(market, profile, temperature)
-    values, worth = np.asarray(now.values), np.asarray(now.worth)
-    prior = np.asarray(market.prior)
-    points, _ = triangulate(len(prior), parts)
-    gain = 0.0
-    for j in range(values.shape[1]):
-        others = np.arange(len(values)) != provider
-        weights = np.exp(values[others, j] / temperature)
-        elsewhere = weights @ worth[provider, others, j] / weights.sum()
-        utility, objective = (
-            np.asarray(market.utility[j]),
-            np.asarray(market.objective[provider, j]),
-        )
-        value = payoffs(points, utility, utility, temperature)
-        own = payoffs(points, utility, objective, temperature) * float(market.mass[j])
-        top = concave_closure(prior, points, value)
-        bottom = -concave_closure(prior, points, -value)
-        best = -np.inf
-        for level in np.linspace(bottom + 1e-9, top - 1e-9, levels):
-            rows = np.vstack([points.T, value])
-            found = linprog(-own, A_eq=rows, b_eq=np.append(prior, level), method="highs")
-            assert found.status == 0
-            comes = np.exp(level / temperature)
-            comes = comes / (comes + weights.sum())
-            best = max(best, comes * -found.fun + (1 - comes) * elsewhere)
-        gain += max(best - np.asarray(now.shares)[:, j] @ worth[provider, :, j], 0)
-    return gain
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2])

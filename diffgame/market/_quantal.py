@@ -82,7 +82,13 @@ def quantal_outcome(
     )
 
 
-def _rivals(outcome: QuantalOutcome, mass, provider, user, temperature) -> Rivals:
+def rivals_of(
+    outcome: QuantalOutcome,
+    mass: Float[Array, " users"],
+    provider: int,
+    user: int,
+    temperature: Scalar,
+) -> Rivals:
     """The other providers, as the user sees them; `provider` has at least one."""
     others = jnp.arange(len(outcome.values)) != provider
     logits = jnp.where(others, outcome.values[:, user] / temperature, -jnp.inf)
@@ -91,7 +97,7 @@ def _rivals(outcome: QuantalOutcome, mass, provider, user, temperature) -> Rival
 
 
 # Compiled once for a number of states and actions, whatever the number of users.
-_respond = eqx.filter_jit(respond_quantal)
+respond = eqx.filter_jit(respond_quantal)
 
 
 def _bracket(market: Market, outcome: QuantalOutcome, temperature: Scalar):
@@ -105,15 +111,21 @@ def _bracket(market: Market, outcome: QuantalOutcome, temperature: Scalar):
         if len(possible) in PARTS:
             rivals = None
             if providers > 1:
-                rivals = _rivals(outcome, market.mass, provider, user, temperature)
+                rivals = rivals_of(outcome, market.mass, provider, user, temperature)
             utility = market.utility[user][:, possible]
-            found = _respond(prior, utility, objective, temperature, rivals)
+            found = respond(prior, utility, objective, temperature, rivals)
             lower[provider, user] = mass * float(found.lower)
             upper[provider, user] = mass * float(found.upper)
         else:
             # Whoever she listens to, no action can be worth more than the best in each state.
             upper[provider, user] = mass * float(jnp.max(objective, axis=0) @ prior)
     return lower, upper
+
+
+def has_brackets(market: Market) -> bool:
+    """Whether best deviations are bracketed: personalized, two or three possible states."""
+    labels = np.asarray(market.observation).tolist()
+    return len(set(labels)) == len(labels) and np.sum(np.asarray(market.prior) > 0) in PARTS
 
 
 @eqx.filter_jit
@@ -153,6 +165,7 @@ class QuantalEquilibrium:
     - `user_values` [users]; `provider_payoffs` [providers].
     - `lower`, `upper` [providers]: bracket of each provider's gain from its best deviation.
     - `table` [providers, observations, states, messages]: the profile.
+    - `replies`: rounds of best replies that led to it from where a gradient search had ended.
     """
 
     status: MarketStatus
@@ -162,6 +175,7 @@ class QuantalEquilibrium:
     lower: Float[np.ndarray, " providers"]
     upper: Float[np.ndarray, " providers"]
     table: Float[np.ndarray, "providers observations states messages"]
+    replies: int = 0
 
 
 def _within(gains: np.ndarray, tolerance: np.ndarray) -> Bool[np.ndarray, " providers"]:
@@ -210,18 +224,16 @@ def certify_quantal(
             'set jax.config.update("jax_enable_x64", True) before making it.'
         )
     heat = jnp.asarray(temperature, market.prior.dtype)
-    outcome = _play_quantal(market, profile, heat)
+    outcome = play_quantal(market, profile, heat)
     now = np.asarray(jnp.einsum("kj,ikj->ij", outcome.shares, outcome.worth))
     possible = np.flatnonzero(np.asarray(market.prior) > 0)
-    labels = np.asarray(market.observation)
-    alone = len(set(labels.tolist())) == len(labels)
     if len(possible) == 1:
         # Nothing can be told: every signal is worth the same.
         lower = upper = np.zeros(len(now))
     else:
         least, most = _bracket(market, outcome, heat)
         upper = np.sum(np.maximum(most - now, 0), axis=1)
-        if alone and len(possible) in PARTS:
+        if has_brackets(market):
             lower = np.sum(np.maximum(least - now, 0), axis=1)
         else:
             keys = jax.random.split(jax.random.key(seed), _SEARCHED)
@@ -244,4 +256,4 @@ def certify_quantal(
     )
 
 
-_play_quantal = eqx.filter_jit(quantal_outcome)
+play_quantal = eqx.filter_jit(quantal_outcome)

@@ -1,5 +1,6 @@
 """Equilibria against quantal users, searched and certified, over a range of temperatures."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -15,8 +16,9 @@ from .._solve import solve
 from .._solver import GradientPlay
 from ._anneal import along_rows, unit_market
 from ._market import Market, babbling, full_revelation, random_profile
-from ._quantal import QuantalEquilibrium, certify_quantal
+from ._quantal import QuantalEquilibrium, certify_quantal, has_brackets
 from ._quantal_bound import market_regret_bound
+from ._quantal_replies import reply_in_turn
 from ._search import MarketStatus
 
 _STEPS = 1000
@@ -38,8 +40,8 @@ def _settle(
         found = solve(
             unit,
             Logit(temperature),
-            _SOLVER,
             ProbabilityTable(table),
+            _SOLVER,
             tolerance=1e-9,
             max_steps=_STEPS,
             throw=False,
@@ -48,6 +50,21 @@ def _settle(
         return end
 
     return jax.vmap(one)(starts)
+
+
+def _improve(market: Market, end: QuantalEquilibrium, tolerance: float) -> QuantalEquilibrium:
+    """What best replies in turn lead to from an exploitable end point, where that is better."""
+    if end.status is not MarketStatus.exploitable:
+        return end
+    start = ProbabilityTable(jnp.asarray(end.table))
+    profile, rounds = reply_in_turn(market, start, end.temperature, tolerance=tolerance)
+    found = certify_quantal(market, profile, end.temperature, tolerance=tolerance)
+    order = list(MarketStatus)
+    return min(
+        end,
+        dataclasses.replace(found, replies=rounds),
+        key=lambda found: (order.index(found.status), np.max(found.lower)),
+    )
 
 
 def find_quantal_equilibria(
@@ -60,22 +77,31 @@ def find_quantal_equilibria(
 ) -> list[QuantalEquilibrium]:
     """Gradient play from babbling, full revelation and `starts` random profiles, each certified.
 
-    **Arguments:** as `certify_quantal`; signals get a message per state and action. Exploitable
-    end points are returned too: their status says so. Needs float64.
+    Gradients stop at local optima. Where best deviations are bracketed (personalized, two or three
+    states of positive probability), exploitable end points are improved by best replies in turn,
+    and `replies` counts the rounds; the best certified profile is kept.
+
+    **Arguments:** as `certify_quantal`; signals get a message per action, or one more than there
+    are states. Exploitable end points are returned too: their status says so. Needs float64.
     """
     if starts < 0:
         raise ValueError(f"find_quantal_equilibria: starts is {starts}; give at least 0.")
     states, actions = len(market.prior), market.utility.shape[1]
-    market = market.with_messages(max(states, actions, market.messages))
+    # A best reply is a point of the boundary of what signals are worth to her and to the provider,
+    # so that one posterior more than there are states is enough.
+    market = market.with_messages(max(states + 1, actions, market.messages))
     keys = jax.random.split(jax.random.key(seed), max(starts, 1))[:starts]
     profiles = [babbling(market), full_revelation(market)]
     profiles += [random_profile(market, key) for key in keys]
     tables = jnp.stack([profile.probability for profile in profiles])
     ends = _settle(market, tables, jnp.asarray(temperature, market.prior.dtype))
-    return [
+    found = [
         certify_quantal(market, ProbabilityTable(end), temperature, tolerance=tolerance, seed=seed)
         for end in ends
     ]
+    if not has_brackets(market):
+        return found
+    return [_improve(market, end, tolerance) for end in found]
 
 
 def temperature_table(
@@ -91,7 +117,8 @@ def temperature_table(
     **Returns:** rows with keys
 
     - `temperature`; `full_information`: users' total utility if exact users knew the state;
-    - `found`, `certified`, `local`, `exploitable`: end points of the search, by status;
+    - `found`, `certified`, `local`, `exploitable`: end points of the search, by status, and
+        `certified_by_gradient`: those certified before any best reply;
     - `status`: the best status among them, and `worst`, `best`: users' least and greatest total
         utility among the end points of that status; `loss`: full information less `worst`;
     - `worst_gain`: the largest proved bound on a deviation's gain among these;
@@ -122,6 +149,9 @@ def temperature_table(
                 "full_information": float(mass @ known),
                 "found": len(found),
                 **{str(name): count for name, count in counts.items()},
+                "certified_by_gradient": sum(
+                    end.status is MarketStatus.certified and end.replies == 0 for end in found
+                ),
                 "status": str(status),
                 "worst": min(totals),
                 "best": max(totals),
