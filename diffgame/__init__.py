@@ -3,8 +3,6 @@
 from ._certificate import (
     Welfare as Welfare,
     certify as certify,
-    second_order as second_order,
-    stationarity as stationarity,
     user_gap as user_gap,
     welfare as welfare,
 )
@@ -16,6 +14,9 @@ from ._choice_set import (
     DecisionTree as DecisionTree,
     Simplex as Simplex,
 )
+from ._constraints import Constraints as Constraints
+from ._crowd_equilibria import crowd_equilibria as crowd_equilibria
+from ._crowd_game import AbstractCrowdGame as AbstractCrowdGame, Crowded as Crowded
 from ._deviation import (
     Deviations as Deviations,
     deviation_gains as deviation_gains,
@@ -28,6 +29,14 @@ from ._equilibrium import (
 )
 from ._game import AbstractGame as AbstractGame
 from ._implicit import implicit_root as implicit_root
+from ._interaction import CrowdEquilibrium as CrowdEquilibrium, CrowdStatus as CrowdStatus
+from ._joint_response import Nash as Nash, Wardrop as Wardrop
+from ._nash_game import AbstractNashGame as AbstractNashGame, Passive as Passive
+from ._newton import (
+    Automatic as Automatic,
+    LevenbergMarquardt as LevenbergMarquardt,
+    Newton as Newton,
+)
 from ._play import (
     Outcome as Outcome,
     play as play,
@@ -40,11 +49,22 @@ from ._policy import (
     Network as Network,
     ProbabilityTable as ProbabilityTable,
 )
+from ._problem import (
+    AbstractProblem as AbstractProblem,
+    ConstrainedProblem as ConstrainedProblem,
+    Joint as Joint,
+    Multipliers as Multipliers,
+    Problem as Problem,
+)
 from ._response import (
     AbstractResponse as AbstractResponse,
     Argmax as Argmax,
     Concave as Concave,
     Logit as Logit,
+)
+from ._segment_deviation import (
+    SegmentDeviations as SegmentDeviations,
+    segment_deviations as segment_deviations,
 )
 from ._solve import solve as solve
 from ._solver import (
@@ -52,6 +72,6 @@ from ._solver import (
     BestResponse as BestResponse,
     Extragradient as Extragradient,
     GradientPlay as GradientPlay,
-    Newton as Newton,
-    Problem as Problem,
 )
+from ._stationarity import second_order as second_order, stationarity as stationarity
+from ._train import Trained as Trained, train as train

@@ -6,93 +6,18 @@ import jax.flatten_util as flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
 
-from ._choice_set import AbstractConvexSet
-from ._deviation import GRID, find_deviations, own_problem
+from ._choice_set import AbstractConstrainedSet, AbstractConvexSet
+from ._constrained_response import optimality_gap
+from ._crowd_search import make_offers
+from ._deviation import FEASIBLE, GRID, find_deviations
 from ._equilibrium import Certificate, Equilibrium, Status
 from ._game import AbstractGame
-from ._play import Outcome, make_offers, play, project, pseudogradient, split
+from ._interaction import choose, meet
+from ._joint_response import own_utility
+from ._play import Outcome, play, split
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse, Argmax
-
-
-@eqx.filter_jit
-def stationarity(
-    game: AbstractGame,
-    response: AbstractResponse,
-    profile: AbstractPolicy,
-    *,
-    chunk: int | None = None,
-) -> Scalar:
-    """Sup norm of the natural residual `x - P(x + F(x))` of anticipating providers.
-
-    In units of the parameters; NaN if anything is not finite. Zero says that no provider gains by
-    a small move to first order, which is necessary for an equilibrium and no more: with softmax
-    or sigmoid parameters it also vanishes where these saturate.
-
-    **Source:** Facchinei, Pang (2003), Finite-Dimensional Variational Inequalities, 1.5.
-
-    >>> import jax.numpy as jnp
-    >>> from diffgame import Concave, Constant, stationarity
-    >>> from diffgame.games import Cournot
-    >>> game = Cournot(cost=jnp.zeros(2))
-    >>> print(stationarity(game, Concave(), Constant(jnp.full(2, 0.25))).round(6))
-    0.25
-    """
-    field = pseudogradient(game, response, profile, chunk=chunk)
-    parameters, rest = split(profile)
-    moved = project(eqx.combine(jax.tree.map(jnp.add, parameters, field), rest))
-    change = jax.tree.map(jnp.subtract, split(moved)[0], parameters)
-    difference, _ = flatten_util.ravel_pytree(change)
-    gradient, _ = flatten_util.ravel_pytree(field)
-    finite = jnp.all(jnp.isfinite(difference)) & jnp.all(jnp.isfinite(gradient))
-    return jnp.where(finite, jnp.max(jnp.abs(difference)), jnp.nan)
-
-
-@eqx.filter_jit
-def second_order(
-    game: AbstractGame,
-    response: AbstractResponse,
-    profile: AbstractPolicy,
-    *,
-    chunk: int | None = None,
-) -> Float[Array, " providers"]:
-    """Largest eigenvalue of each provider's own Hessian on its free directions; -inf if none.
-
-    Free are the directions along which the projection moves freely just beyond the point (the
-    range of its derivative at `x + F(x)`): at a stationary point of a polyhedral feasible set,
-    those of the face that strictly active bounds leave. Positive contradicts a local maximum;
-    negative for all proves strict local ones there. Payoff per squared parameter. One Hessian per
-    provider: for few parameters.
-
-    **Source:** Nocedal, Wright (2006), Numerical Optimization, 12.5.
-
-    >>> import jax.numpy as jnp
-    >>> from diffgame import Concave, Constant, second_order
-    >>> from diffgame.games import Cournot
-    >>> print(second_order(Cournot(cost=jnp.zeros(2)), Concave(), Constant(jnp.full(2, 1 / 3))))
-    [-2. -2.]
-    """
-
-    def largest(provider):
-        flat, value, project_flat, _ = own_problem(game, response, profile, provider, chunk)
-        hessian = jax.hessian(value)(flat)
-        beyond = flat + jax.grad(value)(flat)
-        tangent = jax.jacfwd(project_flat)(beyond)
-        # An orthogonal projector, up to ties (1/2 for a bound that is just touched: free).
-        weights, directions = jnp.linalg.eigh((tangent + tangent.T) / 2)
-        free = weights > 0.25
-        inner = directions.T @ ((hessian + hessian.T) / 2) @ directions
-        both = free[:, None] & free[None, :]
-        # Directions that are not free get an eigenvalue below all others.
-        floor = -(jnp.linalg.norm(hessian) + 1)
-        inner = jnp.where(both, inner, floor * jnp.eye(flat.size, dtype=flat.dtype))
-        top = jnp.max(jnp.linalg.eigvalsh(inner))
-        top = jnp.where(jnp.any(free), top, -jnp.inf)
-        finite = jnp.all(jnp.isfinite(hessian)) & jnp.all(jnp.isfinite(tangent))
-        return jnp.where(finite, top, jnp.nan)
-
-    count = jax.tree.leaves(split(profile)[0])[0].shape[0]
-    return jax.lax.map(largest, jnp.arange(count))
+from ._stationarity import second_order, stationarity
 
 
 @eqx.filter_jit
@@ -106,9 +31,11 @@ def user_gap(
     """How much utility the response leaves on the table, per user, in units of utility.
 
     On a convex set: the Frank-Wolfe gap `max_z grad u(y) . (z - y)`, an upper bound on the loss if
-    utility is concave, and the loss itself if it is linear. On a finite set: the exact value of
-    the best decisions, by backward induction, minus the value attained. For `Logit` this is the
-    price of quantal choice, part of the model, and not an error.
+    utility is concave, and the loss itself if it is linear. On a constrained set: a bound from the
+    multipliers, over choices no farther off than 1 + |choice|; inf for a user without a best choice
+    (`solve_user_problem` says why) or with one that violates a constraint. On a finite set: the
+    exact value of the best decisions, by backward induction, minus the value attained. For `Logit`
+    this is the price of quantal choice, part of the model, and not an error.
 
     **Source:** Jaggi (2013), Revisiting Frank-Wolfe.
 
@@ -119,20 +46,23 @@ def user_gap(
     >>> print(user_gap(game, Logit(1.0), Constant(jnp.ones(2))).round(6))
     [0.423883]
     """
+    meeting = meet(game, response, profile, chunk=chunk)
 
-    def gap(user):
-        offers = make_offers(game, profile, user)
-        choice = response(game, offers, user)
+    def gap(member):
+        user, _, chosen = member
+        offers = meeting.see(make_offers(game, profile, user))
+        choice = choose(game, response, offers, user, chosen)
+        utility = own_utility(game, response, offers, member)
 
-        def utility(choice):
-            return game.user_utility(choice, offers, user)
-
+        if isinstance(game.choice_set, AbstractConstrainedSet):
+            return optimality_gap(game, offers, user, choice)
         if isinstance(game.choice_set, AbstractConvexSet):
             gradient = jax.grad(utility)(choice)
             return game.choice_set.support(gradient) - jnp.sum(gradient * choice)
         return utility(Argmax()(game, offers, user)) - utility(choice)
 
-    return jax.lax.map(gap, game.users, batch_size=chunk) if chunk else jax.vmap(gap)(game.users)
+    members = game.users, game.mass, meeting.choices
+    return jax.lax.map(gap, members, batch_size=chunk) if chunk else jax.vmap(gap)(members)
 
 
 class Welfare(eqx.Module):
@@ -162,17 +92,19 @@ def _all_within(values: PyTree, lowest: Scalar | float, highest: Scalar | float)
 
 
 @eqx.filter_jit
-def _certify(game, response, profile, before, key, tolerance, starts, steps, chunk):
-    residual = stationarity(game, response, profile, chunk=chunk)
+def _certify(game, response, profile, multipliers, before, key, tolerance, starts, steps, chunk):
+    residual = stationarity(game, response, profile, multipliers, chunk=chunk)
     deviations = find_deviations(
         game, response, profile, key=key, starts=starts, steps=steps, chunk=chunk
     )
-    curvature = second_order(game, response, profile, chunk=chunk)
+    curvature = second_order(game, response, profile, multipliers, chunk=chunk)
     gap = user_gap(game, response, profile, chunk=chunk)
     outcome = play(game, response, profile, chunk=chunk)
 
     numbers = split(profile)[0], residual, outcome.payoffs, outcome.utilities, gap
     finite = _all_within(numbers, -jnp.inf, jnp.inf)
+    # Users without a best choice: whatever else is not finite then follows from them.
+    no_best = jnp.any(gap == jnp.inf)
     finite &= ~jnp.any(jnp.isnan(deviations.gains)) & ~jnp.any(jnp.isnan(curvature))
     stationary = _all_within(residual, 0.0, tolerance)
     maximal = _all_within(deviations.gains, 0.0, tolerance) & jnp.all(curvature <= tolerance)
@@ -185,6 +117,7 @@ def _certify(game, response, profile, before, key, tolerance, starts, steps, chu
     status = Status.where(stationary, status, unfinished)
     status = Status.where(exact, status, Status.response_inexact)
     status = Status.where(finite, status, Status.nonfinite)
+    status = Status.where(no_best, Status.response_inexact, status)
     certificate = residual, deviations.gains, deviations.policies, curvature, gap
     return outcome, status, certificate
 
@@ -217,7 +150,7 @@ def certify(
     >>> from diffgame import Concave, Constant, Newton, Status, certify, solve
     >>> from diffgame.games import Cournot
     >>> game, start = Cournot(cost=jnp.zeros(2)), Constant(jnp.zeros(2))
-    >>> found = solve(game, Concave(), Newton(), start)
+    >>> found = solve(game, Concave(), start, Newton())
     >>> found = certify(game, Concave(), found, key=jax.random.key(0))
     >>> print(found.status == Status.certified)
     True
@@ -230,13 +163,18 @@ def certify(
         )
     # As arrays, so that another tolerance or number of steps does not compile anew.
     limits = jnp.asarray(tolerance), starts, jnp.asarray(steps)
-    profile, before = equilibrium.profile, equilibrium.status
-    outcome, status, findings = _certify(game, response, profile, before, key, *limits, chunk)
+    profile, multipliers = equilibrium.profile, equilibrium.multipliers
+    outcome, status, findings = _certify(
+        game, response, profile, multipliers, equilibrium.status, key, *limits, chunk
+    )
+    kept = (
+        "" if multipliers is None else f"by augmented Lagrangians, constraints kept to {FEASIBLE}; "
+    )
     scope = (
         f"searched: projected ascent of {steps} steps from the profile and {starts} random starts "
         f"per provider (one parameter in a finite interval: also {GRID} equally spaced values); "
-        "second order: local, on free directions; user gap: exact for linear utility, a bound for "
-        "concave utility"
+        f"{kept}second order: local, on free directions; user gap: exact for linear utility, a "
+        "bound for concave utility"
     )
     return Equilibrium(
         profile,
@@ -246,4 +184,5 @@ def certify(
         equilibrium.steps,
         equilibrium.solver,
         Certificate(*findings, tolerance=tolerance, scope=scope),
+        multipliers,
     )

@@ -6,17 +6,40 @@ import equinox as eqx
 import jax
 import jax.flatten_util as flatten_util
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Scalar
 
 from ._ascent import ascend
+from ._augmented import ascend_within, violation
+from ._constraints import Constraints
 from ._game import AbstractGame
-from ._play import provider_payoffs, replace, select, split
+from ._play import provider_payoffs, provider_totals, replace, select, split
 from ._policy import AbstractPolicy
+from ._problem import has_constraints
 from ._response import AbstractResponse
 
 # Candidates per provider with one parameter in a finite interval; beyond _FAR no bound is seen.
 GRID = 513
+# How far a deviation may violate a constraint and still count.
+FEASIBLE = 1e-8
 _FAR = 1e12
+
+
+class OwnProblem(eqx.Module):
+    """One provider's maximisation against the others' given policies, in one vector.
+
+    - `start`: its present parameters, flat. `unravel`: the way back.
+    - `evaluate(point)`: its payoff and all constraints that bind it. `project`: onto its simple
+        set.
+    """
+
+    start: Float[Array, " n"]
+    evaluate: Callable[[Float[Array, " n"]], tuple[Scalar, Constraints]]
+    project: Callable[[Float[Array, " n"]], Float[Array, " n"]]
+    unravel: Callable[[Float[Array, " n"]], AbstractPolicy]
+
+    def value(self, point: Float[Array, " n"]) -> Scalar:
+        """The payoff alone."""
+        return self.evaluate(point)[0]
 
 
 def own_problem(
@@ -25,21 +48,27 @@ def own_problem(
     profile: AbstractPolicy,
     provider: Int[Array, ""],
     chunk: int | None,
-) -> tuple[Float[Array, " n"], Callable, Callable, Callable]:
-    """One provider's flat parameters, its payoff and projection in them, and the way back."""
+) -> OwnProblem:
+    """What `provider` faces while the others stay."""
     everyone, rest = split(profile)
     own_rest = select(rest, provider)
     flat, unravel = flatten_util.ravel_pytree(select(everyone, provider))
 
-    def value(point):
+    def evaluate(point):
         trial = eqx.combine(replace(everyone, provider, unravel(point)), rest)
-        return provider_payoffs(game, response, trial, chunk=chunk)[provider]
+        totals = provider_totals(game, response, trial, chunk=chunk)
+        own = game.provider_constraints(trial, totals, provider)
+        shared = game.shared_constraints(trial, totals)
+        return game.settle(totals)[provider], Constraints(
+            jnp.concatenate([own.inequalities, shared.inequalities]),
+            jnp.concatenate([own.equalities, shared.equalities]),
+        )
 
     def project_flat(point):
         policy = eqx.combine(unravel(point), own_rest).project()
         return flatten_util.ravel_pytree(split(policy)[0])[0]
 
-    return flat, value, project_flat, unravel
+    return OwnProblem(flat, evaluate, project_flat, unravel)
 
 
 class Deviations(eqx.Module):
@@ -72,14 +101,18 @@ def find_deviations(
     spaced values, a 512th of the interval apart, the best of which is climbed from. With `steps=0`
     starts are only evaluated, which works for responses without derivatives (`Argmax`) too.
 
+    With constraints on providers, the ascent is of augmented Lagrangians, and a deviation counts
+    if it violates none of them by more than 1e-8 in their units.
+
     A gain found is a lower bound on the true one, never negative: zero proves nothing outside
     what was searched. Its true counterpart is the regret of the provider; the largest over
     providers is the exploitability of the profile.
     """
     base = provider_payoffs(game, response, profile, chunk=chunk)
+    constrained = has_constraints(game)
 
     def search(provider):
-        flat, value, project_flat, unravel = own_problem(game, response, profile, provider, chunk)
+        own = own_problem(game, response, profile, provider, chunk)
         policy = select(profile, provider)
 
         def draw(number):
@@ -87,15 +120,22 @@ def find_deviations(
             drawn = policy.sample(jax.random.fold_in(jax.random.fold_in(key, provider), number))
             return flatten_util.ravel_pytree(split(drawn)[0])[0]
 
-        points = jnp.concatenate([flat[None], jax.vmap(draw)(jnp.arange(starts))])
-        if flat.size == 1:
-            points = jnp.concatenate([points, _best_on_grid(value, project_flat, flat)[None]])
+        def judge(point):
+            value, constraints = own.evaluate(point)
+            return jnp.where(violation(constraints) <= FEASIBLE, value, -jnp.inf)
+
+        def climb(start):
+            if constrained:
+                return ascend_within(own.evaluate, own.project, start, steps, FEASIBLE)
+            return ascend(own.value, own.project, start, steps)
+
+        points = jnp.concatenate([own.start[None], jax.vmap(draw)(jnp.arange(starts))])
+        if own.start.size == 1:
+            points = jnp.concatenate([points, _best_on_grid(judge, own)[None]])
         if isinstance(steps, jax.Array) or steps > 0:
-            points, values = jax.vmap(lambda start: ascend(value, project_flat, start, steps))(
-                points
-            )
+            points, values = jax.vmap(climb)(points)
         else:
-            values = jax.vmap(value)(points)
+            values = jax.vmap(judge)(points)
         found = jnp.where(jnp.isfinite(values), values, -jnp.inf)
         best = jnp.argmax(found)
         better = found[best] > base[provider]
@@ -104,21 +144,22 @@ def find_deviations(
         gain = jnp.where(better, found[best] - base[provider], 0)
         gain = jnp.where(unbounded, jnp.inf, gain)
         gain = jnp.where(jnp.isfinite(base[provider]), gain, jnp.nan)
-        return gain, unravel(jnp.where(better, points[best], flat))
+        return gain, own.unravel(jnp.where(better, points[best], own.start))
 
     gains, parameters = jax.lax.map(search, jnp.arange(base.shape[0]))
     return Deviations(gains, eqx.combine(parameters, split(profile)[1]))
 
 
-def _best_on_grid(value, project_flat, flat):
+def _best_on_grid(judge: Callable, own: OwnProblem) -> Float[Array, "1"]:
     """The best of equally spaced points of the interval; where there is none, the point itself."""
-    lower, upper = project_flat(flat - _FAR), project_flat(flat + _FAR)
+    flat = own.start
+    lower, upper = own.project(flat - _FAR), own.project(flat + _FAR)
     bounded = (lower > flat - _FAR) & (upper < flat + _FAR)
 
     def search():
         parts = jnp.linspace(0, 1, GRID, dtype=flat.dtype)[:, None]
         points = lower[None] + parts * (upper - lower)[None]
-        values = jax.lax.map(value, points, batch_size=32)
+        values = jax.lax.map(judge, points, batch_size=32)
         return points[jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))]
 
     return jax.lax.cond(jnp.all(bounded), search, lambda: flat)

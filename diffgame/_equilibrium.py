@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Int, Scalar
 
 from ._play import Outcome
 from ._policy import AbstractPolicy
+from ._problem import Multipliers
 
 
 class Status(eqx.Enumeration):
@@ -75,6 +76,7 @@ class Equilibrium(eqx.Module):
     - `residual`: sup norm of the natural residual, in units of the parameters; NaN if not finite.
     - `status`: a `Status`; print `Status[status]` for the text. `steps`: steps of the solver.
     - `solver`: how it was made, in words. `certificate`: None until `certify`.
+    - `multipliers`: what the constraints on providers cost them; None without constraints.
     """
 
     profile: AbstractPolicy
@@ -84,3 +86,4 @@ class Equilibrium(eqx.Module):
     steps: Int[Array, ""]
     solver: str = eqx.field(static=True)
     certificate: Certificate | None = None
+    multipliers: Multipliers | None = None

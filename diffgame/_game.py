@@ -5,9 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Scalar
+from jaxtyping import Array, Float, Int, PyTree, Scalar
 
-from ._choice_set import AbstractChoiceSet
+from ._choice_set import AbstractChoiceSet, AbstractConstrainedSet
+from ._constraints import Constraints
+from ._policy import AbstractPolicy
 
 
 class AbstractGame(eqx.Module):
@@ -15,7 +17,8 @@ class AbstractGame(eqx.Module):
 
     Data are leaves of the pytree, so `jax.vmap` and `jax.grad` over games come for free. A game
     says what happens with ONE user; totals are mass-weighted sums over users and are all that
-    couples them, so users can be vmapped, streamed in chunks and sharded.
+    couples them, so users can be vmapped, streamed in chunks and sharded. Numbers that matter
+    belong into fields: derivatives of a solution do not see what a method closes over.
 
     **Fields to provide:**
 
@@ -58,3 +61,34 @@ class AbstractGame(eqx.Module):
         """
         del offers, user
         return jnp.ones(())
+
+    def user_constraints(
+        self, choice: Float[Array, " coordinates"], offers: PyTree, user: PyTree
+    ) -> Constraints:
+        """What one user's choice must satisfy, for an `AbstractConstrainedSet`.
+
+        Default: the constraints of the choice set. Override it for constraints that depend on
+        the offers or on the user: inequalities convex in `choice`, equalities affine.
+        """
+        del offers, user
+        if not isinstance(self.choice_set, AbstractConstrainedSet):
+            return Constraints()
+        return self.choice_set.constraints(choice)
+
+    def provider_constraints(
+        self, profile: AbstractPolicy, totals: PyTree, provider: Int[Array, ""]
+    ) -> Constraints:
+        """What the policy of one provider must satisfy, given everybody's. Default: nothing.
+
+        It binds that provider alone, whether it depends on the others' policies or not. `totals`
+        are the mass-weighted totals that `settle` gets, so constraints may count how users
+        respond (a capacity, a service level). Simple sets (boxes, rows of probabilities) belong
+        to the policy's `project`; polytopes and other convex sets belong here.
+        """
+        del profile, totals, provider
+        return Constraints()
+
+    def shared_constraints(self, profile: AbstractPolicy, totals: PyTree) -> Constraints:
+        """What all policies together must satisfy: it binds everybody. Default: nothing."""
+        del profile, totals
+        return Constraints()

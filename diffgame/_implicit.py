@@ -43,17 +43,17 @@ def _solve(matrix: Float[Array, "n n"], vector: Float[Array, " n"]) -> Float[Arr
 
 
 @eqx.filter_custom_jvp
-def _attach(residual, root, args, cutoff):
-    del residual, args, cutoff
+def _attach(residual, root, args, cutoff, symmetric_solver):
+    del residual, args, cutoff, symmetric_solver
     return root
 
 
 @_attach.def_jvp
 def _attach_jvp(primals, tangents):
-    residual, root, args, cutoff = primals
-    _, _, args_tangent, _ = tangents
+    residual, root, args, cutoff, symmetric_solver = primals
+    _, _, args_tangent, _, _ = tangents
     # The rule calls itself, so that it is differentiable in turn: higher orders are right.
-    root = _attach(residual, root, args, cutoff)
+    root = _attach(residual, root, args, cutoff, symmetric_solver)
     flat_root, unravel = flatten_util.ravel_pytree(root)
 
     def flat_residual(flat, arguments):
@@ -66,6 +66,15 @@ def _attach_jvp(primals, tangents):
         (varied,),
         (args_tangent,),
     )
+    if symmetric_solver is not None:
+        _, product = jax.linearize(lambda flat: flat_residual(flat, args), flat_root)
+        frozen = eqx.filter(args, eqx.is_array, inverse=True)
+        frozen = eqx.combine(jax.lax.stop_gradient(eqx.filter(args, eqx.is_array)), frozen)
+        solver = symmetric_solver(jax.lax.stop_gradient(root), frozen)
+        tangent = jax.lax.custom_linear_solve(
+            product, -forcing, lambda _, right: solver(right), symmetric=True
+        )
+        return root, unravel(tangent)
     matrix = jax.jacfwd(flat_residual)(flat_root, args)
     if cutoff is None:
         tangent = _solve(matrix, -forcing)
@@ -81,6 +90,7 @@ def implicit_root(
     args: PyTree,
     *,
     cutoff: float | None = None,
+    symmetric_solver: Callable[[_Root, PyTree], Callable[[Array], Array]] | None = None,
 ) -> _Root:
     """Return `root`, differentiable in `args` because `residual(root, args) = 0`.
 
@@ -98,6 +108,11 @@ def implicit_root(
         A number: roots may form a manifold, and the derivative is the one of minimum norm, with
         singular values of at most `cutoff` times the largest counted as zero.
 
+    - `symmetric_solver`: for residuals whose derivative in the root is symmetric (gradients): a
+        function of `root` and `args` that returns a function `right -> solution` of that linear
+        system, for flat vectors. The matrix is then never formed here, and what happens where it
+        is singular is the solver's concern.
+
     **Errors:** `eqx.EquinoxRuntimeError` when the matrix is singular and `cutoff` is None. What is
     not finite gives derivatives that are not finite, without an error.
 
@@ -111,4 +126,4 @@ def implicit_root(
     0.25 -0.03125
     """
     root = jax.tree.map(jax.lax.stop_gradient, root)
-    return _attach(residual, root, args, cutoff)
+    return _attach(residual, root, args, cutoff, symmetric_solver)

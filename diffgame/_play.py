@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ._crowd_search import make_offers
 from ._game import AbstractGame
+from ._interaction import CrowdEquilibrium, choose, meet, meet_and_examine
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse
+from ._total import total
 
 
 class Outcome(eqx.Module):
@@ -17,22 +20,14 @@ class Outcome(eqx.Module):
 
     - `offers`: leaves [users, providers, ...]. `choices`: leaves [users, ...].
     - `utilities`: each user's utility [users]. `payoffs`: each provider's payoff [providers].
+    - `interaction`: the crowd and how it stands, in an `AbstractCrowdGame`; else None.
     """
 
     offers: PyTree
     choices: PyTree
     utilities: Float[Array, " users"]
     payoffs: Float[Array, " providers"]
-
-
-def make_offers(game: AbstractGame, profile: AbstractPolicy, user: PyTree) -> PyTree:
-    """What every provider offers to one user: leaves with a leading "providers" axis."""
-    observation = game.observe(user)
-    return eqx.filter_vmap(lambda policy: policy(observation))(profile)
-
-
-def _total(mass: Float[Array, " users"], contributions: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.tensordot(mass, leaf, axes=1), contributions)
+    interaction: CrowdEquilibrium | None = None
 
 
 def play(
@@ -48,6 +43,10 @@ def play(
     have a leading "providers" axis. With `chunk`, users play in groups of that size, so that only
     the outcome itself grows with their number.
 
+    In an `AbstractCrowdGame` the crowd is found first; `interaction.status` of the outcome says
+    whether that worked, and whether another crowd is near. A crowd that was not found makes
+    utilities and payoffs NaN.
+
     >>> import jax.numpy as jnp
     >>> from diffgame import Constant, Logit, play
     >>> from diffgame.games import LogitBertrand
@@ -55,17 +54,42 @@ def play(
     >>> print(play(game, Logit(1.0), Constant(jnp.ones(2))).payoffs.round(3))
     [0.333 0.333]
     """
+    meeting, interaction = meet_and_examine(game, response, profile, chunk=chunk)
 
-    def one(user):
+    def one(member):
+        user, chosen = member
         offers = make_offers(game, profile, user)
-        choice = response(game, offers, user)
-        utility = game.user_utility(choice, offers, user)
-        return offers, choice, utility, game.provider_payoffs(choice, offers, user)
+        seen = meeting.see(offers)
+        choice = choose(game, response, seen, user, chosen)
+        utility = game.user_utility(choice, seen, user)
+        return offers, choice, utility, game.provider_payoffs(choice, seen, user)
 
-    each = jax.lax.map(one, game.users, batch_size=chunk) if chunk else jax.vmap(one)(game.users)
+    members = game.users, meeting.choices
+    each = jax.lax.map(one, members, batch_size=chunk) if chunk else jax.vmap(one)(members)
     offers, choices, utilities, contributions = each
-    payoffs = game.settle(_total(game.mass, contributions))
-    return Outcome(offers, choices, utilities, payoffs)
+    totals = jax.tree.map(lambda leaf: jnp.tensordot(game.mass, leaf, axes=1), contributions)
+    return Outcome(offers, choices, utilities, game.settle(totals), interaction)
+
+
+def provider_totals(
+    game: AbstractGame,
+    response: AbstractResponse,
+    profile: AbstractPolicy,
+    *,
+    expected: AbstractPolicy | None = None,
+    chunk: int | None = None,
+) -> PyTree:
+    """The mass-weighted totals that `settle` turns into payoffs; see `provider_payoffs`."""
+    meeting = meet(game, response, profile if expected is None else expected, chunk=chunk)
+
+    def one(member):
+        user, chosen = member
+        offers = make_offers(game, profile, user)
+        promised = offers if expected is None else make_offers(game, expected, user)
+        choice = choose(game, response, meeting.see(promised), user, chosen)
+        return game.provider_payoffs(choice, meeting.see(offers), user)
+
+    return total(one, game.mass, (game.users, meeting.choices), chunk=chunk)
 
 
 def provider_payoffs(
@@ -83,35 +107,7 @@ def provider_payoffs(
     users are copied once. With `expected`, users respond to that
     profile while payoffs are counted at `profile`: for providers that ignore how users react.
     """
-
-    def contribute(mass, users):
-        def one(user):
-            offers = make_offers(game, profile, user)
-            seen = offers if expected is None else make_offers(game, expected, user)
-            choice = response(game, seen, user)
-            return game.provider_payoffs(choice, offers, user)
-
-        return _total(mass, jax.vmap(one)(users))
-
-    count = game.mass.shape[0]
-    if chunk is None or chunk >= count:
-        return game.settle(contribute(game.mass, game.users))
-    whole = count - count % chunk
-    data = (game.mass, game.users)
-    head = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), data)
-    # Recomputing a group in the backward pass keeps only one group's residuals alive.
-    recomputed = jax.checkpoint(contribute)
-
-    def add(total, group):
-        return jax.tree.map(jnp.add, total, recomputed(*group)), None
-
-    if whole < count:
-        totals = contribute(*jax.tree.map(lambda leaf: leaf[whole:], data))
-    else:
-        shapes = jax.eval_shape(contribute, *jax.tree.map(lambda leaf: leaf[0], head))
-        totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    totals, _ = jax.lax.scan(add, totals, head)
-    return game.settle(totals)
+    return game.settle(provider_totals(game, response, profile, expected=expected, chunk=chunk))
 
 
 def split(profile: AbstractPolicy) -> tuple[AbstractPolicy, AbstractPolicy]:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._choice_set import AbstractConvexSet, AbstractFiniteSet
+from ._choice_set import AbstractConstrainedSet, AbstractConvexSet, AbstractFiniteSet
+from ._constrained_response import solve_user_problem
 from ._game import AbstractGame
 from ._implicit import implicit_root
 
@@ -135,13 +136,18 @@ def natural_residual(choice: Float[Array, "..."], args: PyTree) -> Float[Array, 
 
 
 class Concave(AbstractResponse):
-    """The maximiser of a strongly concave utility on a convex set (`Box`, `Simplex`).
+    """The maximiser of a strongly concave utility on a convex set.
 
-    Semismooth Newton on the natural residual, with a projected gradient step under Armijo's rule
-    wherever Newton does not reduce the residual. It ends when the residual is at most
-    `tolerance * (1 + |choice| + |gradient|)` in the sup norm (`tolerance` no less than 4 times the
-    machine precision), or after `max_steps`; `user_gap` bounds what is left. Derivatives come from
-    the residual by the implicit function theorem.
+    On an `AbstractConstrainedSet` (`Polytope`, `Constrained`): the choice of `solve_user_problem`,
+    which also has the multipliers and a status. `tolerance` plays no role there: that search goes
+    on until rounding stops it. A user without a best choice gets one that is not, with derivatives
+    of NaN; `certify` then says `response_inexact`.
+
+    On a set with a projection (`Box`, `Simplex`): semismooth Newton on the natural residual, with a
+    projected gradient step under Armijo's rule wherever Newton does not reduce the residual. It
+    ends when the residual is at most `tolerance * (1 + |choice| + |gradient|)` in the sup norm
+    (`tolerance` no less than 4 times the machine precision), or after `max_steps`; `user_gap`
+    bounds what is left. Derivatives come from the residual by the implicit function theorem.
 
     **Source:** Facchinei, Pang (2003), chapters 8 and 10.
     """
@@ -150,10 +156,12 @@ class Concave(AbstractResponse):
     max_steps: int = 200
 
     def __call__(self, game: AbstractGame, offers: PyTree, user: PyTree) -> Float[Array, "..."]:
+        if isinstance(game.choice_set, AbstractConstrainedSet):
+            return solve_user_problem(game, offers, user, max_steps=self.max_steps).choice
         if not isinstance(game.choice_set, AbstractConvexSet):
             raise TypeError(
                 f"Concave: the choice set is {type(game.choice_set).__name__}; use Box or Simplex, "
-                "or the responses Argmax and Logit for finite choices."
+                "Polytope or Constrained, or the responses Argmax and Logit for finite choices."
             )
         args = game, offers, user
         varied, fixed = eqx.partition(args, eqx.is_inexact_array)

@@ -3,15 +3,17 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
 from ._equilibrium import Equilibrium, Status
 from ._game import AbstractGame
 from ._implicit import implicit_root
+from ._newton import Automatic
 from ._play import Outcome, play, split
 from ._policy import AbstractPolicy
+from ._problem import AbstractProblem, ConstrainedProblem, Multipliers, Problem, has_constraints
 from ._response import AbstractResponse
-from ._solver import AbstractSolver, Problem
+from ._solver import AbstractSolver
 
 _GROWTH = 1e8
 
@@ -34,12 +36,12 @@ def _freeze(tree: PyTree) -> PyTree:
 
 
 def _search(
-    problem: Problem,
+    problem: AbstractProblem,
     solver: AbstractSolver,
-    start: AbstractPolicy,
+    start: PyTree,
     tolerance: Scalar,
     max_steps: Int[Array, ""],
-) -> tuple[AbstractPolicy, Scalar, Bool[Array, ""], Int[Array, ""]]:
+) -> tuple[PyTree, Scalar, Bool[Array, ""], Int[Array, ""]]:
     """Parameters, their residual's sup norm, whether they stayed bounded, and the steps taken."""
     bound = _GROWTH * (1 + _largest(start))
 
@@ -68,12 +70,12 @@ def _search(
     return parameters, residual, bounded, steps
 
 
-def _natural(parameters: AbstractPolicy, problem: Problem) -> AbstractPolicy:
+def _natural(parameters: PyTree, problem: AbstractProblem) -> PyTree:
     return problem.residual(parameters, problem.field(parameters))
 
 
 def _judge(
-    parameters: AbstractPolicy,
+    parameters: PyTree,
     outcome: Outcome,
     residual: Scalar,
     bounded: Bool[Array, ""],
@@ -85,12 +87,41 @@ def _judge(
     return Status.where(finite, status, Status.nonfinite)
 
 
+def _pose(problem: Problem, parameters: AbstractPolicy, weights, normalized: bool):
+    """The problem to solve, and where the search begins."""
+    if not has_constraints(problem.game):
+        return problem, problem.project(parameters)
+    leaf = jax.tree.leaves(parameters)[0]
+    if weights is None:
+        weights = jnp.ones(leaf.shape[0], leaf.dtype)
+    joint = ConstrainedProblem(problem, weights, normalized)
+    return joint, joint.start(parameters)
+
+
+def _prices(problem: AbstractProblem, parameters: PyTree) -> Multipliers | None:
+    if isinstance(problem, ConstrainedProblem):
+        return problem.prices(parameters.multipliers)
+    return None
+
+
 @eqx.filter_jit
-def _solve(game, response, solver, profile, tolerance, max_steps, anticipate, chunk, throw):
+def _solve(
+    game,
+    response,
+    profile,
+    solver,
+    tolerance,
+    max_steps,
+    weights,
+    normalized,
+    anticipate,
+    chunk,
+    throw,
+):
     parameters, rest = split(profile)
-    problem = Problem(game, response, rest, anticipate, chunk)
-    fixed_problem, fixed_solver, start = _freeze((problem, solver, parameters))
-    start = fixed_problem.project(start)
+    plain = Problem(game, response, rest, anticipate, chunk)
+    problem, start = _pose(plain, parameters, weights, normalized)
+    fixed_problem, fixed_solver, start = _freeze((problem, solver, start))
     parameters, residual, bounded, steps = _search(
         fixed_problem, fixed_solver, start, tolerance, max_steps
     )
@@ -99,18 +130,20 @@ def _solve(game, response, solver, profile, tolerance, max_steps, anticipate, ch
     profile = problem.profile(parameters)
     outcome = play(game, response, profile, chunk=chunk)
     status = _judge(parameters, outcome, residual, bounded, tolerance)
-    found = profile, outcome, residual, status, steps
+    found = profile, outcome, residual, status, steps, _prices(problem, parameters)
     return status.error_if(found, status != Status.stationary_only) if throw else found
 
 
 def solve(
     game: AbstractGame,
     response: AbstractResponse,
-    solver: AbstractSolver,
     profile: AbstractPolicy,
+    solver: AbstractSolver | None = None,
     *,
     tolerance: float = 1e-6,
     max_steps: int = 10_000,
+    weights: Float[Array, " providers"] | None = None,
+    normalized: bool = True,
     anticipate: bool = True,
     chunk: int | None = None,
     throw: bool = True,
@@ -120,12 +153,16 @@ def solve(
     **Arguments:**
 
     - `game`, `response`: what is played, and how users choose.
-    - `solver`: the algorithm with its hyperparameters. Make it once and reuse it: a new optax
-        optimiser compiles anew.
     - `profile`: where to start: one policy, leaves with a leading "providers" axis.
+    - `solver`: the algorithm with its hyperparameters; default: `Automatic()`. Make it once and
+        reuse it: a new optax optimiser compiles anew.
     - `tolerance`: the search ends when the sup norm of the natural residual, in units of the
         parameters, is finite and at most this, whichever the solver.
     - `max_steps`: of the solver.
+    - `weights`, `normalized`: for games with `shared_constraints`. Normalized: all providers pay
+        one common price per constraint, provider i that price divided by `weights[i]` (positive;
+        default: 1). Not normalized: a price for each; of the many equilibria that there usually
+        are, the search ends at one near its start.
     - `anticipate`: False finds a stationary point of naive providers instead, who take responses
         as fixed.
     - `chunk`: stream users in groups of this size; see `provider_payoffs`.
@@ -150,7 +187,7 @@ def solve(
     >>> from diffgame.games import Cournot
     >>> def quantity(cost):
     ...     start = Constant(jnp.zeros(2))
-    ...     return solve(Cournot(cost=cost), Concave(), Newton(), start).profile.offer
+    ...     return solve(Cournot(cost=cost), Concave(), start, Newton()).profile.offer
     >>> print(jax.jit(jax.jacrev(quantity))(jnp.zeros(2)).round(4))
     [[-0.6667  0.3333]
      [ 0.3333 -0.6667]]
@@ -159,16 +196,33 @@ def solve(
         raise ValueError(f"solve: tolerance is {tolerance}; give a positive number.")
     if max_steps < 1:
         raise ValueError(f"solve: max_steps is {max_steps}; it must be at least 1.")
+    if isinstance(profile, AbstractSolver):
+        raise TypeError(
+            f"solve: the third argument is the solver {type(profile).__name__}; the order is "
+            "solve(game, response, profile, solver)."
+        )
     if not jax.tree.leaves(split(profile)[0]):
         raise ValueError(
             f"solve: the policy {type(profile).__name__} has no parameters; `parameters()` must "
             "be True for at least one array."
         )
+    solver = Automatic() if solver is None else solver
     # As arrays, so that another tolerance or number of steps does not compile anew.
     limits = jnp.asarray(tolerance), jnp.asarray(max_steps)
-    profile, outcome, residual, status, steps = _solve(
-        game, response, solver, profile, *limits, anticipate, chunk, throw
+    profile, outcome, residual, status, steps, multipliers = _solve(
+        game,
+        response,
+        profile,
+        solver,
+        *limits,
+        weights,
+        normalized,
+        anticipate,
+        chunk,
+        throw,
     )
     name = eqx.tree_pformat(solver, width=1_000)
     how = f"{name}, tolerance={tolerance}, max_steps={max_steps}, anticipate={anticipate}"
-    return Equilibrium(profile, outcome, residual, status, steps, how)
+    if multipliers is not None:
+        how += f", normalized={normalized}"
+    return Equilibrium(profile, outcome, residual, status, steps, how, multipliers=multipliers)

@@ -259,7 +259,7 @@ def certify(game, response, found, tolerance=1e-6):
 
 
 def solve_and_certify(game, response, profile, solver=NEWTON, **settings):
-    found = dg.solve(game, response, solver, profile, throw=False, **settings)
+    found = dg.solve(game, response, profile, solver, throw=False, **settings)
     return certify(game, response, found)
 
 
@@ -296,7 +296,7 @@ def test_stationary_points_that_are_no_equilibrium(payoff: str):
     assert found.status == dg.Status.improvable
     assert found.certificate.residual <= 1e-6
     assert found.certificate.deviation_gains > 1
-    again = dg.solve(Alone(payoff), LOGIT, NEWTON, found.certificate.deviations)
+    again = dg.solve(Alone(payoff), LOGIT, found.certificate.deviations, NEWTON)
     assert again.outcome.payoffs > found.outcome.payoffs + 1
 
 
@@ -346,7 +346,7 @@ def test_batches_are_certified_lane_by_lane():
     @eqx.filter_vmap
     def examine(cost):
         game = Quantities(cost)
-        found = dg.solve(game, LOGIT, NEWTON, COLLUSION, throw=False)
+        found = dg.solve(game, LOGIT, COLLUSION, NEWTON, throw=False)
         return certify(game, LOGIT, found)
 
     costs = jnp.array([[0.0, 0.1], [jnp.nan, 0.1], [0.2, 0.0]])
@@ -364,7 +364,7 @@ def test_batches_are_certified_lane_by_lane():
     ],
 )
 def test_bad_settings_are_refused(settings, message: str):
-    found = dg.solve(DUOPOLY, LOGIT, NEWTON, NASH)
+    found = dg.solve(DUOPOLY, LOGIT, NASH, NEWTON)
     with pytest.raises(ValueError, match=message):
         dg.certify(DUOPOLY, LOGIT, found, key=KEY, **settings)
 

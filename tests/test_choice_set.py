@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from diffgame import Box, DecisionTree, Simplex
+from diffgame import Box, Constrained, DecisionTree, Polytope, Simplex
 
 CONVEX = {
     "simplex": Simplex(4),
@@ -60,6 +60,23 @@ def test_trees():
     np.testing.assert_allclose(jnp.sum(tree.centre(), axis=(0, 2)), 1, rtol=1e-14)
 
 
+def test_polytopes_and_constrained_sets_evaluate_their_constraints():
+    budget = Polytope(jnp.array([[2.0, 1.0]]), jnp.array([4.0]))
+    found = budget.constraints(jnp.ones(2))
+    np.testing.assert_array_equal(found.inequalities, [-1])
+    assert found.equalities.shape == (0,)
+    share = Polytope(-jnp.eye(2), jnp.zeros(2), jnp.ones((1, 2)), jnp.ones(1))
+    np.testing.assert_array_equal(share.constraints(jnp.array([0.5, 0.75])).equalities, [0.25])
+    free = Constrained(2, jnp.array([3.0, 4.0]))
+    np.testing.assert_array_equal(free.centre(), [3, 4])
+    assert free.constraints(free.centre()).inequalities.shape == (0,)
+
+
+def test_polytopes_are_data_under_vmap():
+    stacked = eqx.filter_vmap(lambda b: Polytope(jnp.ones((1, 2)), b))(jnp.ones((3, 1)))
+    assert stacked.b.shape == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -73,8 +90,38 @@ def test_trees():
         (lambda: DecisionTree((("users", 2),)), r"moves\[0\] is \('users', 2\)"),
         (lambda: DecisionTree((("user", 2), ("nature", 0))), r"moves\[1\] is \('nature', 0\)"),
         (lambda: DecisionTree((("nature", 2),)), "the user never moves"),
+        (
+            lambda: Polytope(jnp.ones((2, 2)), jnp.array([1.0, jnp.inf])),
+            r"b\[1\] is inf; give finite numbers \(a row of zeros in A with b = 1",
+        ),
+        (
+            lambda: Polytope(jnp.eye(2).at[1, 0].set(jnp.nan), jnp.ones(2)),
+            r"A\[1, 0\] is nan",
+        ),
+        (
+            lambda: Polytope(jnp.eye(2), jnp.ones(2), jnp.ones((1, 2))),
+            "only one of E and e is given",
+        ),
+        (
+            lambda: Polytope(jnp.eye(2), jnp.ones(2), jnp.ones((1, 2)), jnp.array([-jnp.inf])),
+            r"e\[0\] is -inf; give finite numbers \(a row of zeros in E with e = 0",
+        ),
+        (lambda: Constrained(0), "Constrained: size is 0; it must be at least 1"),
     ],
-    ids=["simplex", "order", "infinite", "nan", "who", "size", "spectator"],
+    ids=[
+        "simplex",
+        "order",
+        "infinite",
+        "nan",
+        "who",
+        "size",
+        "spectator",
+        "unlimited",
+        "coefficient",
+        "half",
+        "equality",
+        "empty",
+    ],
 )
 def test_bad_sets_are_refused(make, message: str):
     with pytest.raises(ValueError, match=message):
@@ -87,5 +134,11 @@ def test_bounds_must_have_one_shape():
     try:
         with pytest.raises(ValueError, match=r"lower has shape \(2,\), upper \(3,\)"):
             Box(jnp.zeros(2), jnp.ones(3))
+        with pytest.raises(ValueError, match=r"A has shape \(2, 2\), b \(3,\); give A \[rows, 2\]"):
+            Polytope(jnp.eye(2), jnp.ones(3))
+        with pytest.raises(ValueError, match=r"E has shape \(1, 3\), e \(1,\); give E \[rows, 2\]"):
+            Polytope(jnp.eye(2), jnp.ones(2), jnp.ones((1, 3)), jnp.ones(1))
+        with pytest.raises(ValueError, match=r"start has shape \(3,\); give shape \(2,\)"):
+            Constrained(2, jnp.ones(3))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

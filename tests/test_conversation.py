@@ -92,8 +92,8 @@ def climb(game, starts, temperature=0.1):
         found = dg.solve(
             game,
             dg.Logit(temperature),
-            solver,
             start,
+            solver,
             tolerance=1e-8,
             max_steps=2000,
             throw=False,
@@ -274,7 +274,7 @@ def test_climbing_a_network_finds_what_to_tell():
     game = matching(2, Protocol(1, 1, 2))
     start = network_conversation(game, jax.random.key(0))
     settings = {"tolerance": 1e-6, "max_steps": 300, "throw": False}
-    found = dg.solve(game, dg.Logit(0.1), dg.GradientPlay(optax.adam(0.05)), start, **settings)
+    found = dg.solve(game, dg.Logit(0.1), start, dg.GradientPlay(optax.adam(0.05)), **settings)
     assert float(found.outcome.utilities[0]) > 0.95
     reached = play(game, dg.Argmax(), found.profile).utilities
     assert float(reached[0]) > float(play(game, dg.Argmax(), start).utilities[0]) + 0.1

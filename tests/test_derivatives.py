@@ -221,7 +221,7 @@ def equilibrium(case: Case):
 
     def function(x):
         game, response = case.game(x), case.response(x)
-        found = dg.solve(game, response, solver, case.start, tolerance=1e-13, max_steps=500)
+        found = dg.solve(game, response, case.start, solver, tolerance=1e-13, max_steps=500)
         return found.profile.offer
 
     return function

@@ -130,3 +130,36 @@ def test_nan_goes_in_and_comes_out_and_stays_in_its_lane(cutoff):
 def test_a_cotangent_of_nan_does_not_raise():
     slope = jax.jit(jax.grad(lambda a: square_root(a) * jnp.nan))(2.0)
     assert jnp.isnan(slope)
+
+
+def test_a_symmetric_solver_replaces_the_matrix(key):
+    """Minimisers of a convex function: first and second derivatives, by conjugate gradients."""
+    half = jax.random.normal(key, (4, 4))
+
+    def gradient(y, data):
+        matrix, a = data
+        return matrix @ y + y**3 - a
+
+    def solver(root, data):
+        matrix, _ = data
+        curvature = matrix + 3 * jnp.diag(root**2)
+        return lambda right: jax.scipy.sparse.linalg.cg(lambda v: curvature @ v, right, tol=1e-14)[
+            0
+        ]
+
+    def solve(data, **how):
+        newton = optimistix.Newton(rtol=1e-14, atol=1e-14)
+        frozen = jax.lax.stop_gradient(data)
+        root = optimistix.root_find(gradient, newton, jnp.zeros(4), args=frozen).value
+        return jnp.sum(implicit_root(gradient, root, data, **how) ** 2)
+
+    def both(data):
+        def derivatives(**how):
+            first = jax.grad(lambda a: solve((data[0], a), **how))
+            return first(data[1]), jax.jacfwd(first)(data[1])
+
+        return derivatives(symmetric_solver=solver), derivatives()
+
+    found, expected = jax.jit(both)((half @ half.T + jnp.eye(4), jnp.linspace(-1, 2, 4)))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)

@@ -26,7 +26,7 @@ COST = jnp.array([0.5, 0.8])
 
 
 def test_the_answer_says_how_it_was_made():
-    found = dg.solve(logit_game(COST), LOGIT, dg.Extragradient(0.5), START)
+    found = dg.solve(logit_game(COST), LOGIT, START, dg.Extragradient(0.5))
     assert found.status == dg.Status.stationary_only
     assert found.certificate is None
     assert 0 <= found.residual <= 1e-6
@@ -38,7 +38,7 @@ def test_the_answer_says_how_it_was_made():
 
 
 def run(solver, start, **settings):
-    return dg.solve(logit_game(COST), LOGIT, solver, start, **settings)
+    return dg.solve(logit_game(COST), LOGIT, start, solver, **settings)
 
 
 def test_too_few_steps():
@@ -69,8 +69,8 @@ def test_divergence_is_found_before_numbers_overflow():
 
     game = Runaway(jnp.zeros(1), jnp.ones(1))
     with pytest.raises(eqx.EquinoxRuntimeError, match="grew without bound"):
-        dg.solve(game, LOGIT, SGD, START)
-    found = dg.solve(game, LOGIT, SGD, START, throw=False)
+        dg.solve(game, LOGIT, START, SGD)
+    found = dg.solve(game, LOGIT, START, SGD, throw=False)
     assert found.status == dg.Status.diverged
     assert jnp.all(jnp.isfinite(found.profile.offer))
     assert 2e8 < jnp.max(found.profile.offer) < 4.1e8
@@ -79,8 +79,8 @@ def test_divergence_is_found_before_numbers_overflow():
 def test_numbers_that_are_not_finite():
     game = logit_game(COST.at[0].set(jnp.nan))
     with pytest.raises(eqx.EquinoxRuntimeError, match="not finite: check the game's numbers"):
-        dg.solve(game, LOGIT, SGD, START)
-    found = dg.solve(game, LOGIT, SGD, START, throw=False)
+        dg.solve(game, LOGIT, START, SGD)
+    found = dg.solve(game, LOGIT, START, SGD, throw=False)
     assert found.status == dg.Status.nonfinite
     assert jnp.isnan(found.residual)
 
@@ -101,7 +101,7 @@ def test_bad_settings_are_refused(settings, message: str):
 @eqx.filter_jit
 def solve_batch(costs, solver):
     return eqx.filter_vmap(
-        lambda cost: dg.solve(logit_game(cost), LOGIT, solver, START, throw=False)
+        lambda cost: dg.solve(logit_game(cost), LOGIT, START, solver, throw=False)
     )(costs)
 
 
@@ -111,7 +111,7 @@ def test_a_batch_of_games_is_solved_as_each_alone():
     assert batch.profile.offer.shape == (256, 2)
     assert jnp.all(batch.status == dg.Status.stationary_only)
     for lane in (0, 100, 255):
-        alone = dg.solve(logit_game(costs[lane]), LOGIT, SGD, START)
+        alone = dg.solve(logit_game(costs[lane]), LOGIT, START, SGD)
         np.testing.assert_allclose(batch.profile.offer[lane], alone.profile.offer, atol=1e-12)
         assert batch.steps[lane] == alone.steps
 
@@ -140,7 +140,7 @@ def test_a_broken_game_disturbs_no_other_through_concave_users():
     def solve(intercept):
         users = jnp.stack([intercept, 2 * intercept])[None]
         game = LinearBertrand(jnp.zeros(2), jnp.eye(2) + 0.3, users)
-        found = dg.solve(game, dg.Concave(), SGD, START, throw=False)
+        found = dg.solve(game, dg.Concave(), START, SGD, throw=False)
         return jnp.sum(found.profile.offer), found.status
 
     both = eqx.filter_jit(eqx.filter_vmap(jax.value_and_grad(solve, has_aux=True)))
@@ -157,7 +157,7 @@ def test_new_numbers_are_no_new_trace():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def price(cost, temperature):
-        return dg.solve(logit_game(cost), dg.Logit(temperature), SGD, START).profile.offer
+        return dg.solve(logit_game(cost), dg.Logit(temperature), START, SGD).profile.offer
 
     prices = [price(COST + shift, jnp.array(1.0 + shift)) for shift in (0.0, 0.1, 0.2)]
     assert len({float(offer[0]) for offer in prices}) == 3
@@ -178,7 +178,7 @@ def test_solve_itself_is_traced_once():
 
     traces: list[tuple[int, ...]] = []
     for target in (1.0, 2.0, 3.0):
-        found = dg.solve(Counting(jnp.array([target]), jnp.ones(1)), LOGIT, SGD, START)
+        found = dg.solve(Counting(jnp.array([target]), jnp.ones(1)), LOGIT, START, SGD)
         np.testing.assert_allclose(found.profile.offer, target, atol=1e-6)
         counted = len(traces) if target == 1.0 else counted
     assert len(traces) == counted > 0
@@ -201,7 +201,7 @@ def test_bounds_that_bind_are_answers_and_have_derivatives():
 
     def prices(cap, cost):
         start = dg.Constant(jnp.ones(2), lower=0.0, upper=cap)
-        return dg.solve(logit_game(cost), LOGIT, SGD, start, tolerance=1e-12).profile.offer
+        return dg.solve(logit_game(cost), LOGIT, start, SGD, tolerance=1e-12).profile.offer
 
     price, (by_cap, by_cost) = jax.jit(lambda *x: (prices(*x), jax.jacrev(prices, (0, 1))(*x)))(
         jnp.array(1.2), COST
@@ -251,7 +251,7 @@ def overparameterized(cost):
     feature = jnp.array([1.0, 0.5])
     game = Observed(base, feature, base.users, base.mass, base.choice_set)
     solver = dg.GradientPlay(optax.sgd(0.2))
-    found = dg.solve(game, dg.Concave(), solver, Line(jnp.zeros((2, 2))), tolerance=1e-12)
+    found = dg.solve(game, dg.Concave(), Line(jnp.zeros((2, 2))), solver, tolerance=1e-12)
     return found, base
 
 
@@ -294,7 +294,7 @@ def test_naive_equilibria_have_derivatives_of_their_own():
         game = StackelbergDuopoly(*numbers)
         start = dg.Constant(jnp.array([0.1]))
         settings = {"anticipate": False, "tolerance": 1e-12}
-        return dg.solve(game, dg.Concave(), SGD, start, **settings).profile.offer[0]
+        return dg.solve(game, dg.Concave(), start, SGD, **settings).profile.offer[0]
 
     numbers = jnp.array([1.0, 0.1, 0.2])
     found, slope = jax.jit(jax.value_and_grad(quantity))(numbers)
@@ -306,8 +306,8 @@ def test_streamed_users_lead_to_the_same_equilibrium():
     game = Cournot(jnp.array([0.1, 0.2]), jnp.linspace(1.0, 2.0, 10))
     solver = dg.GradientPlay(optax.sgd(0.3))
     start = dg.Constant(jnp.zeros(2))
-    whole = dg.solve(game, dg.Concave(), solver, start)
-    streamed = dg.solve(game, dg.Concave(), solver, start, chunk=3)
+    whole = dg.solve(game, dg.Concave(), start, solver)
+    streamed = dg.solve(game, dg.Concave(), start, solver, chunk=3)
     np.testing.assert_allclose(streamed.profile.offer, whole.profile.offer, rtol=1e-12)
     np.testing.assert_allclose(streamed.outcome.choices, whole.outcome.choices, rtol=1e-10)
 
@@ -326,4 +326,4 @@ def test_a_policy_without_parameters_is_refused():
             return jax.tree.map(lambda leaf: False, self)
 
     with pytest.raises(ValueError, match="the policy Fixed has no parameters"):
-        dg.solve(logit_game(COST), LOGIT, SGD, Fixed(jnp.ones(2)))
+        dg.solve(logit_game(COST), LOGIT, Fixed(jnp.ones(2)), SGD)

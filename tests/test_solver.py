@@ -48,7 +48,7 @@ each_solver = pytest.mark.parametrize("name", SOLVERS)
 def test_the_leader_of_the_textbook(name: str):
     """The solvers' common ground; test_games has the other games."""
     start = dg.Constant(jnp.array([0.1]))
-    found = dg.solve(StackelbergDuopoly(), dg.Concave(), SOLVERS[name], start)
+    found = dg.solve(StackelbergDuopoly(), dg.Concave(), start, SOLVERS[name])
     np.testing.assert_allclose(found.profile.offer, [1 / 2], atol=2e-6)
     np.testing.assert_allclose(found.outcome.choices, [[1 / 4]], atol=2e-6)
     np.testing.assert_allclose(found.outcome.payoffs, [1 / 8], atol=1e-6)
@@ -72,7 +72,7 @@ def test_every_step_ends_feasible(name: str):
     for _ in range(5):
         parameters, state = step(parameters, state)
         assert jnp.all(jnp.abs(parameters.offer) <= 1)
-    found = dg.solve(game, dg.Logit(1.0), solver, profile)
+    found = dg.solve(game, dg.Logit(1.0), profile, solver)
     np.testing.assert_array_equal(found.profile.offer, [1.0, -1.0])
 
 
@@ -81,14 +81,14 @@ CORNER = dg.Constant(jnp.array([1.0, 0.5]))
 
 
 def test_play_of_zero_sum_rotates_outwards_and_extragradient_does_not():
-    out = dg.solve(ZERO_SUM, dg.Logit(1.0), SOLVERS["sgd"], CORNER, max_steps=50, throw=False)
+    out = dg.solve(ZERO_SUM, dg.Logit(1.0), CORNER, SOLVERS["sgd"], max_steps=50, throw=False)
     assert jnp.linalg.norm(out.profile.offer) > 2 * jnp.linalg.norm(CORNER.offer)
-    found = dg.solve(ZERO_SUM, dg.Logit(1.0), SOLVERS["extragradient"], CORNER)
+    found = dg.solve(ZERO_SUM, dg.Logit(1.0), CORNER, SOLVERS["extragradient"])
     np.testing.assert_allclose(found.profile.offer, [0.0, 0.0], atol=2e-6)
 
 
 def test_newton_needs_one_step_where_the_field_is_linear():
-    found = dg.solve(ZERO_SUM, dg.Logit(1.0), SOLVERS["newton"], CORNER)
+    found = dg.solve(ZERO_SUM, dg.Logit(1.0), CORNER, SOLVERS["newton"])
     assert found.steps == 1
     np.testing.assert_allclose(found.profile.offer, [0.0, 0.0], atol=1e-15)
 
@@ -109,18 +109,18 @@ def test_newton_halves_steps_that_overshoot():
 
     game, start = Flat(jnp.zeros(1), jnp.ones(1)), dg.Constant(jnp.array([2.0, -2.0]))
     undamped = dg.solve(
-        game, dg.Logit(1.0), dg.Newton(halvings=0, learning_rate=0.0), start,
+        game, dg.Logit(1.0), start, dg.Newton(halvings=0, learning_rate=0.0),
         max_steps=50, throw=False,
     )  # fmt: skip
     assert undamped.status == dg.Status.max_steps
-    found = dg.solve(game, dg.Logit(1.0), dg.Newton(), start, max_steps=50)
+    found = dg.solve(game, dg.Logit(1.0), start, dg.Newton(), max_steps=50)
     np.testing.assert_allclose(found.profile.offer, [0.0, 0.0], atol=1e-6)
 
 
 def test_newton_finds_the_nearest_of_a_line_of_equilibria():
     """Both providers want x1 + x2 = 1."""
     game = Duel(jnp.array([[-1.0, -1.0], [-1.0, -1.0]]), jnp.array([1.0, 0.0]), 0.0)
-    found = dg.solve(game, dg.Logit(1.0), dg.Newton(), dg.Constant(jnp.array([2.0, 1.0])))
+    found = dg.solve(game, dg.Logit(1.0), dg.Constant(jnp.array([2.0, 1.0])), dg.Newton())
     np.testing.assert_allclose(found.profile.offer, [1.0, 0.0], atol=1e-14)
 
 
@@ -128,20 +128,20 @@ def test_simultaneous_answers_cycle_where_sequential_ones_settle():
     """Best responses x1 = -x2, x2 = -x1: all at once they swap for ever, unless damped."""
     game = Duel(jnp.array([[-1.0, -1.0], [-1.0, -1.0]]), jnp.zeros(2), 0.0)
     start, quantal = dg.Constant(jnp.array([1.0, 1.0])), dg.Logit(1.0)
-    cycle = dg.solve(game, quantal, SOLVERS["simultaneous"], start, max_steps=100, throw=False)
+    cycle = dg.solve(game, quantal, start, SOLVERS["simultaneous"], max_steps=100, throw=False)
     assert cycle.status == dg.Status.max_steps
-    found = dg.solve(game, quantal, SOLVERS["sequential"], start)
+    found = dg.solve(game, quantal, start, SOLVERS["sequential"])
     np.testing.assert_allclose(jnp.sum(found.profile.offer), 0, atol=1e-6)
     damped = dg.BestResponse(order="simultaneous", damping=0.5)
     np.testing.assert_allclose(
-        dg.solve(game, quantal, damped, start).profile.offer, [0.0, 0.0], atol=1e-6
+        dg.solve(game, quantal, start, damped).profile.offer, [0.0, 0.0], atol=1e-6
     )
 
 
 def test_best_responses_need_no_step_size():
     """Curvatures a million apart: one gradient step size would not serve both."""
     game = Duel(jnp.diag(jnp.array([-1e-3, -1e3])), jnp.array([1.0, -1.0]), 2.0)
-    found = dg.solve(game, dg.Logit(1.0), dg.BestResponse(), dg.Constant(jnp.zeros(2)))
+    found = dg.solve(game, dg.Logit(1.0), dg.Constant(jnp.zeros(2)), dg.BestResponse())
     np.testing.assert_allclose(found.profile.offer, [1.0, -1.0], atol=2e-3)
     assert found.residual <= 1e-6
 
@@ -152,8 +152,8 @@ def test_naive_leaders_end_at_cournot(name: str):
     found = dg.solve(
         StackelbergDuopoly(),
         dg.Concave(),
-        SOLVERS[name],
         dg.Constant(jnp.array([0.1])),
+        SOLVERS[name],
         anticipate=False,
     )
     np.testing.assert_allclose(found.profile.offer, [1 / 3], atol=2e-6)

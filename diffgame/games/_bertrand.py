@@ -97,7 +97,7 @@ class LinearBertrand(AbstractGame):
     >>> game = LinearBertrand(jnp.zeros(2), jnp.array([[1.0, 0.5], [0.5, 1.0]]), jnp.ones((1, 2)))
     >>> print(game.equilibrium().round(4))
     [0.3333 0.3333]
-    >>> found = solve(game, Concave(), GradientPlay(optax.sgd(0.3)), Constant(jnp.zeros(2)))
+    >>> found = solve(game, Concave(), Constant(jnp.zeros(2)), GradientPlay(optax.sgd(0.3)))
     >>> print(found.profile.offer.round(4))
     [0.3333 0.3333]
     """

@@ -62,8 +62,8 @@ def anneal(market: Market, profile: ProbabilityTable) -> ProbabilityTable:
         found = solve(
             market,
             Logit(temperature),
-            _SOLVER,
             ProbabilityTable(probability),
+            _SOLVER,
             tolerance=1e-6,
             max_steps=_STEPS,
             throw=False,
