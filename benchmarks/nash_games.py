@@ -5,6 +5,7 @@ Players of different sizes have padded decisions, held at 0 by equal bounds.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ class ThreeAgents(dg.AbstractNashGame):
         )
         return -jnp.stack(aims)
 
-    def shared_constraints(self, profile: dg.Constant, totals: PyTree) -> dg.Constraints:
+    def shared_constraints(self, profile: Any, totals: PyTree) -> dg.Constraints:
         """What all decisions together must satisfy."""
         load = jnp.sum(profile.offer[:, 0])
         return dg.Constraints((load - self.capacity)[None])
@@ -70,7 +71,7 @@ class PullAndPush(dg.AbstractNashGame):
         both, size = offers[0] + offers[1], jnp.sum(offers**2)
         return -jnp.stack([jnp.sum(both**2), jnp.sum((both - self.target) ** 2)]) - size
 
-    def shared_constraints(self, profile: dg.Constant, totals: PyTree) -> dg.Constraints:
+    def shared_constraints(self, profile: Any, totals: PyTree) -> dg.Constraints:
         """What all decisions together must satisfy."""
         total = jnp.sum(profile.offer)
         return dg.Constraints(jnp.stack([total - 15, -total - 15]))
@@ -93,7 +94,7 @@ class QuadraticAgents(dg.AbstractNashGame):
         x = offers.ravel()
         return -jnp.einsum("i,kij,j->k", x, self.curvature, x) / 2 - self.slope @ x
 
-    def shared_constraints(self, profile: dg.Constant, totals: PyTree) -> dg.Constraints:
+    def shared_constraints(self, profile: Any, totals: PyTree) -> dg.Constraints:
         """What all decisions together must satisfy."""
         x = profile.offer.ravel()
         return dg.Constraints(self.rows @ x - self.limits, (jnp.sum(x) - self.total)[None])
@@ -109,11 +110,11 @@ def quadratic_agents(seed: int = 3, agents: int = 3, own: int = 2) -> QuadraticA
         slope.append(10 * random.randn(n))
     rows = random.randn(3, n) / 2
     return QuadraticAgents(
-        jnp.array(curvature),
-        jnp.array(slope),
-        jnp.array(np.concatenate([rows, -rows])),
-        jnp.array(random.rand(6)),
-        jnp.ones(()),
+        curvature=jnp.array(curvature),
+        slope=jnp.array(slope),
+        rows=jnp.array(np.concatenate([rows, -rows])),
+        limits=jnp.array(random.rand(6)),
+        total=jnp.ones(()),
     )
 
 
@@ -126,7 +127,7 @@ class Case:
     """
 
     name: str
-    vary: Callable[[Float[Array, ""]], dg.AbstractNashGame]
+    vary: Callable[..., dg.AbstractNashGame]
     base: float
     span: tuple[float, float]
     start: dg.Constant

@@ -8,11 +8,19 @@ from ._certificate import (
 )
 from ._choice_set import (
     AbstractChoiceSet as AbstractChoiceSet,
+    AbstractConstrainedSet as AbstractConstrainedSet,
     AbstractConvexSet as AbstractConvexSet,
     AbstractFiniteSet as AbstractFiniteSet,
     Box as Box,
+    Constrained as Constrained,
     DecisionTree as DecisionTree,
+    Polytope as Polytope,
     Simplex as Simplex,
+)
+from ._constrained_response import (
+    UserOptimum as UserOptimum,
+    UserStatus as UserStatus,
+    solve_user_problem as solve_user_problem,
 )
 from ._constraints import Constraints as Constraints
 from ._crowd_equilibria import crowd_equilibria as crowd_equilibria

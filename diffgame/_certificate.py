@@ -12,7 +12,7 @@ from ._crowd_search import make_offers
 from ._deviation import FEASIBLE, GRID, find_deviations
 from ._equilibrium import Certificate, Equilibrium, Status
 from ._game import AbstractGame
-from ._interaction import choose, meet
+from ._interaction import CrowdStatus, choose, meet
 from ._joint_response import own_utility
 from ._play import Outcome, play, split
 from ._policy import AbstractPolicy
@@ -116,6 +116,9 @@ def _certify(game, response, profile, multipliers, before, key, tolerance, start
     status = Status.where(maximal, Status.certified, Status.improvable)
     status = Status.where(stationary, status, unfinished)
     status = Status.where(exact, status, Status.response_inexact)
+    if outcome.interaction is not None:
+        settled = outcome.interaction.status == CrowdStatus.isolated
+        status = Status.where(settled, status, Status.crowd_not_settled)
     status = Status.where(finite, status, Status.nonfinite)
     status = Status.where(no_best, Status.response_inexact, status)
     certificate = residual, deviations.gains, deviations.policies, curvature, gap
@@ -141,8 +144,8 @@ def certify(
     units of parameters, payoff, payoff per squared parameter, and utility. Nothing of the solver
     is used. Gains are searched, not bounded: the certificate's `scope` says how.
 
-    Else the status names what failed first: `nonfinite`, `response_inexact`, `not_stationary` (or
-    the failure that the solver reported), `improvable`.
+    Else the status names what failed first: `nonfinite`, `crowd_not_settled`, `response_inexact`,
+    `not_stationary` (or the failure that the solver reported), `improvable`.
 
     **Errors:** ValueError for settings out of range, and from `Argmax`, which has no derivative.
 

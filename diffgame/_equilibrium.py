@@ -33,6 +33,11 @@ class Status(eqx.Enumeration):
         "payoffs and gradients are not those of the game: raise `max_steps` of `Concave`, or "
         "rescale the users' utility."
     )
+    crowd_not_settled = (
+        "Users affect each other, and their crowd is not isolated and stable, so the profile may "
+        "lead elsewhere after any small change: see `outcome.interaction.status`, and list the "
+        "crowds with `crowd_equilibria`."
+    )
     max_steps = (
         "The maximum number of steps was reached before the natural residual fell to the "
         "tolerance: raise `max_steps`, try another solver (`Extragradient` where play rotates, "

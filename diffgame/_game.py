@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
@@ -31,6 +32,15 @@ class AbstractGame(eqx.Module):
     mass: eqx.AbstractVar[Float[Array, " users"]]
     choice_set: eqx.AbstractVar[AbstractChoiceSet]
 
+    def __check_init__(self):
+        sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(self.users)}
+        if not sizes <= {jnp.shape(self.mass)[:1]} or () in sizes:
+            raise ValueError(
+                f"{type(self).__name__}: mass has shape {jnp.shape(self.mass)}, the leaves of "
+                f"users have first axes {sorted(sizes)}; give every leaf of users, and mass, one "
+                "entry per user along the first axis."
+            )
+
     @abc.abstractmethod
     def user_utility(self, choice: Any, offers: PyTree, user: PyTree) -> Scalar:
         """Utility of one user from `choice`.
@@ -47,8 +57,8 @@ class AbstractGame(eqx.Module):
         del user
         return None
 
-    def settle(self, totals: PyTree) -> Float[Array, " providers"]:
-        """Turn mass-weighted totals into payoffs. Default: the totals are the payoffs.
+    def settle(self, totals: PyTree) -> Any:
+        """Turn mass-weighted totals into payoffs [providers]. Default: the totals are the payoffs.
 
         For payoffs that are not sums over users: convex costs, capacity, market power.
         """

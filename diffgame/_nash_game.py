@@ -1,8 +1,9 @@
 """Games of providers alone: nobody responds."""
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Scalar
 
@@ -44,17 +45,24 @@ class AbstractNashGame(AbstractGame):
     [0.3333 0.3333]
     """
 
-    @property
-    def users(self) -> PyTree:
-        return jnp.zeros(1)
+    if TYPE_CHECKING:
+        # Type checkers take them for arguments of every game otherwise.
+        users: PyTree = eqx.field(init=False)
+        mass: Float[Array, " users"] = eqx.field(init=False)
+        choice_set: Simplex = eqx.field(init=False)
+    else:
 
-    @property
-    def mass(self) -> Float[Array, " users"]:
-        return jnp.ones(1)
+        @property
+        def users(self):
+            return jnp.zeros(1)
 
-    @property
-    def choice_set(self) -> Simplex:
-        return Simplex(1)
+        @property
+        def mass(self):
+            return jnp.ones(1)
+
+        @property
+        def choice_set(self):
+            return Simplex(1)
 
     @abc.abstractmethod
     def payoffs(self, offers: PyTree) -> Float[Array, " providers"]:

@@ -30,6 +30,20 @@ class Outcome(eqx.Module):
     interaction: CrowdEquilibrium | None = None
 
 
+def _settle(game: AbstractGame, totals: PyTree, profile: AbstractPolicy) -> Array:
+    """The payoffs, or one line that says what is wrong with their shape."""
+    payoffs = game.settle(totals)
+    providers = jax.tree.leaves(split(profile)[0])[0].shape[0]
+    shape = getattr(payoffs, "shape", type(payoffs).__name__)
+    if shape != (providers,):
+        raise ValueError(
+            f"{type(game).__name__}: payoffs have shape {shape}, but the profile has {providers} "
+            "providers (the first axis of its leaves); return one payoff per provider from "
+            "`provider_payoffs`, or turn its totals into that in `settle`."
+        )
+    return payoffs
+
+
 def play(
     game: AbstractGame,
     response: AbstractResponse,
@@ -68,7 +82,7 @@ def play(
     each = jax.lax.map(one, members, batch_size=chunk) if chunk else jax.vmap(one)(members)
     offers, choices, utilities, contributions = each
     totals = jax.tree.map(lambda leaf: jnp.tensordot(game.mass, leaf, axes=1), contributions)
-    return Outcome(offers, choices, utilities, game.settle(totals), interaction)
+    return Outcome(offers, choices, utilities, _settle(game, totals, profile), interaction)
 
 
 def provider_totals(
@@ -107,7 +121,8 @@ def provider_payoffs(
     users are copied once. With `expected`, users respond to that
     profile while payoffs are counted at `profile`: for providers that ignore how users react.
     """
-    return game.settle(provider_totals(game, response, profile, expected=expected, chunk=chunk))
+    totals = provider_totals(game, response, profile, expected=expected, chunk=chunk)
+    return _settle(game, totals, profile)
 
 
 def split(profile: AbstractPolicy) -> tuple[AbstractPolicy, AbstractPolicy]:

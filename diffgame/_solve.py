@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 from ._equilibrium import Equilibrium, Status
 from ._game import AbstractGame
 from ._implicit import implicit_root
+from ._influence import check_influence
 from ._newton import Automatic
 from ._play import Outcome, play, split
 from ._policy import AbstractPolicy
@@ -180,7 +181,8 @@ def solve(
     and differentiate inside.
 
     **Errors:** `eqx.EquinoxRuntimeError` with the status's text, if `throw`; ValueError for
-    settings out of range.
+    settings out of range, payoffs or utilities of a wrong shape, and a utility that does not
+    depend on the offers.
 
     >>> import jax, jax.numpy as jnp
     >>> from diffgame import Concave, Constant, Newton, solve
@@ -206,6 +208,7 @@ def solve(
             f"solve: the policy {type(profile).__name__} has no parameters; `parameters()` must "
             "be True for at least one array."
         )
+    check_influence(game, response, profile)
     solver = Automatic() if solver is None else solver
     # As arrays, so that another tolerance or number of steps does not compile anew.
     limits = jnp.asarray(tolerance), jnp.asarray(max_steps)

@@ -100,3 +100,42 @@ def test_movielens_market_refuses_impossible_sizes(
         movielens["main"]([str(tmp_path / "market.json"), option, value])
     assert f"{option} is {value}; choose" in f"{caught.value} {capsys.readouterr().err}"
     assert not (tmp_path / "market.json").exists()
+
+
+def run(name: str, *options: str) -> None:
+    """Run an example as its docstring says, in this process."""
+    runpy.run_path(str(EXAMPLES / name))["main"](list(options))
+
+
+def test_tolls_end_at_the_closed_form(capsys: pytest.CaptureFixture[str]):
+    run("congestion_tolls.py")
+    printed = capsys.readouterr().out
+    assert "without the shortcut everybody takes 1.5000" in printed
+    assert "with the shortcut everybody takes 2.0000" in printed
+    assert "best toll on the shortcut 0.5000: total time 1.5000" in printed
+    assert "owners' tolls [1.6667 1.3333] flows [0.5556 0.4444]" in printed
+    assert printed.rstrip().endswith("certified")
+
+
+def test_learned_prices_come_near_the_best_of_every_buyer(capsys: pytest.CaptureFixture[str]):
+    run("learned_pricing.py", "--users", "2000", "--steps", "1500")
+    printed = capsys.readouterr().out
+    short = float(printed.split("short of it by ")[1].split("%")[0])
+    assert 0 <= short <= 0.1
+
+
+def test_the_price_war_is_certified_on_both_sides(capsys: pytest.CaptureFixture[str]):
+    run("price_war.py")
+    printed = capsys.readouterr().out
+    assert printed.count("certified") == 2
+    assert "NOT CERTIFIED" not in printed
+
+
+@pytest.mark.campaign
+def test_the_merger_of_two_car_makers_costs_every_group_of_buyers(
+    capsys: pytest.CaptureFixture[str],
+):
+    run("cars_merger.py")
+    printed = capsys.readouterr().out
+    assert printed.count("NOT CERTIFIED") == 2
+    assert printed.count("firm 12 would gain") == 2

@@ -23,6 +23,11 @@ LAYERS = (
     "_choice_set",
     "_policy",
     "_game",
+    "_kkt",
+    "_constrained_search",
+    "_no_optimum",
+    "_unconstrained_search",
+    "_constrained_response",
     "_response",
     "_total",
     "_fixed_point",
@@ -31,6 +36,7 @@ LAYERS = (
     "_crowd_search",
     "_interaction",
     "_nash_game",
+    "_influence",
     "_play",
     "_crowd_equilibria",
     "_problem",
@@ -59,7 +65,7 @@ NOT_AT_RUN_TIME = (
     "pytest",
     "scipy",
 )
-MOST_PUBLIC_NAMES = 60
+MOST_PUBLIC_NAMES = 80
 
 
 def package_sources() -> dict[str, str]:

@@ -12,6 +12,7 @@ from diffgame._crowd_equilibria import crowd_equilibria
 from diffgame._crowd_game import AbstractCrowdGame
 from diffgame._interaction import CrowdStatus
 from diffgame._joint_response import Nash, Wardrop
+from diffgame.games import Adoption
 
 play = eqx.filter_jit(dg.play)
 NEWTON = dg.Newton()
@@ -293,3 +294,14 @@ def test_a_start_of_another_shape_is_refused():
         dg.play(Wrong(TASTES.users, TASTES.mass), LOGIT, PRICES)
     with pytest.raises(ValueError, match="starts is 0"):
         crowd_equilibria(TASTES, LOGIT, PRICES, key=jax.random.key(0), starts=0)
+
+
+def test_a_profile_beside_a_tipping_point_is_not_certified():
+    game = Adoption(jnp.array(3.0), jnp.zeros(1))
+    low, _ = game.tipping_prices(jnp.array(0.5))
+    for price, status in ((float(low) + 1e-6, False), (3.0, True)):
+        profile = dg.Constant(jnp.array([price]), price, price)
+        found = dg.solve(game, dg.Logit(0.5), profile)
+        judged = dg.certify(game, dg.Logit(0.5), found, key=jax.random.key(0), starts=0, steps=1)
+        assert bool(judged.status == dg.Status.certified) == status
+        assert bool(judged.status == dg.Status.crowd_not_settled) != status
