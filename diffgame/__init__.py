@@ -25,6 +25,14 @@ from ._constrained_response import (
 from ._constraints import Constraints as Constraints
 from ._crowd_equilibria import crowd_equilibria as crowd_equilibria
 from ._crowd_game import AbstractCrowdGame as AbstractCrowdGame, Crowded as Crowded
+from ._design import (
+    Attempt as Attempt,
+    Design as Design,
+    DesignStatus as DesignStatus,
+    DesignStep as DesignStep,
+    Jump as Jump,
+    design as design,
+)
 from ._deviation import (
     Deviations as Deviations,
     deviation_gains as deviation_gains,

@@ -72,9 +72,7 @@ class AbstractGame(eqx.Module):
         del offers, user
         return jnp.ones(())
 
-    def user_constraints(
-        self, choice: Float[Array, " coordinates"], offers: PyTree, user: PyTree
-    ) -> Constraints:
+    def user_constraints(self, choice: Any, offers: PyTree, user: PyTree) -> Constraints:
         """What one user's choice must satisfy, for an `AbstractConstrainedSet`.
 
         Default: the constraints of the choice set. Override it for constraints that depend on

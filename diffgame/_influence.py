@@ -7,6 +7,7 @@ import jax
 from jax.extend.core import Var
 from jaxtyping import PyTree
 
+from ._choice_set import Simplex
 from ._crowd_game import AbstractCrowdGame, Crowded
 from ._crowd_search import make_offers
 from ._game import AbstractGame
@@ -20,10 +21,10 @@ def check_influence(
 ) -> None:
     """Raise ValueError if utility is no number, or nothing she considers depends on the offers.
 
-    Then no provider moves any user, which is nearly always a slip in `user_utility`. The response
-    `Passive` says that it is meant.
+    Then no provider moves any user, which is nearly always a slip in `user_utility`. It is meant
+    where a user has one option only, or responds by `Passive`.
     """
-    if isinstance(response, Passive):
+    if isinstance(response, Passive) or game.choice_set == Simplex(1):
         return
     user = jax.tree.map(lambda leaf: leaf[0], game.users)
     offers = make_offers(game, profile, user)

