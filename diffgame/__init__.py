@@ -1,5 +1,10 @@
 """diffgame: differentiable leader-follower games, with certified equilibria."""
 
+from ._bilevel import (
+    BilevelOptimum as BilevelOptimum,
+    BilevelStatus as BilevelStatus,
+    solve_bilevel as solve_bilevel,
+)
 from ._certificate import (
     Welfare as Welfare,
     certify as certify,

@@ -57,6 +57,7 @@ LAYERS = (
     "games",
     "finite",
     "market",
+    "batch",
     "preferences",
     "study",
     "_command",

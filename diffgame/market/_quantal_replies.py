@@ -27,8 +27,8 @@ def signal_from_posteriors(
     >>> import numpy as np
     >>> posteriors = np.array([[1.0, 0.0], [0.4, 0.6], [0.4, 0.6]])
     >>> print(signal_from_posteriors(posteriors, np.array([0.5, 0.2, 0.3]), 2))
-    [[0.28571429 0.71428571]
-     [1.         0.        ]]
+    [[0.71428571 0.28571429]
+     [0.         1.        ]]
     """
     heads: list[int] = []
     for point in np.argsort(-weights, kind="stable"):
