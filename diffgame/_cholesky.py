@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 # Up to this size sums and factorisations are written out as operations on whole batches; beyond,
 # they are loops of such operations. Batched LAPACK calls are avoided on purpose: two of them that
 # do not depend on each other can block one another for ever in XLA's CPU thread pool (jaxlib 0.10).
-_UNROLL = 12
+UNROLL = 12
 _SMALLEST_PIVOT = 1e-15
 
 
@@ -19,7 +19,7 @@ def _pivot(value: Array, diagonal: Array) -> Array:
 
 def products(left: Float[Array, "n s *batch"], right: Float[Array, "m s *batch"]):
     """Sums over the second axis of all products [n, m, *batch]."""
-    if left.shape[1] > _UNROLL:
+    if left.shape[1] > UNROLL:
         return jnp.sum(left[:, None] * right[None], axis=2)
     terms = [left[:, None, s] * right[None, :, s] for s in range(left.shape[1])]
     return sum(terms[1:], terms[0])
@@ -27,7 +27,7 @@ def products(left: Float[Array, "n s *batch"], right: Float[Array, "m s *batch"]
 
 def cholesky(matrix):
     n = matrix.shape[0]
-    if n > _UNROLL:
+    if n > UNROLL:
         return _cholesky_loop(matrix)
     columns: list[list[Array]] = []
     for j in range(n):
@@ -58,7 +58,7 @@ def cholesky_solve(factor, rhs):
     n = rhs.shape[0]
     if n == 0:
         return rhs
-    if n > _UNROLL:
+    if n > UNROLL:
         return _cholesky_solve_loop(factor, rhs)
     forward: list[Array] = []
     for i in range(n):

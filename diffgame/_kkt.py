@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
+from ._cholesky import UNROLL, cholesky, cholesky_solve
+
 # What a proximal term adds to the diagonal of multipliers, relative to rows and curvature of size
 # one: it makes redundant constraints harmless and is removed by iterative refinement.
 PROXIMITY = 1e-6
@@ -105,15 +107,27 @@ def condensed_solve(
     proximity = jnp.where(length > 0, PROXIMITY * length / curvature, 1)
     diagonal = (1 - on) + on * proximity
     matrix = hessian + jnp.einsum("mi,m,mj->ij", rows, 1 / diagonal, rows)
-    factors = jax.scipy.linalg.lu_factor(matrix)
-    pivots = jnp.abs(jnp.diagonal(factors[0]))
+    # Small systems without constraints are positive definite, and much faster without LAPACK.
+    small = n <= UNROLL and not length.size
+    if small:
+        factors = cholesky(matrix)
+        pivots = jnp.stack([1 / row[-1] ** 2 for row in factors])
+    else:
+        factors = jax.scipy.linalg.lu_factor(matrix)
+        pivots = jnp.abs(jnp.diagonal(factors[0]))
+    # A pivot that was lost comes back as a huge one.
+    pivots = jnp.where(pivots < 1e100, pivots, 0)
     regular = jnp.min(pivots, initial=jnp.inf) > n * jnp.finfo(matrix.dtype).eps * curvature
     if advice:
         wrong = checked & jnp.all(jnp.isfinite(matrix)) & ~regular
         factors = eqx.error_if(factors, wrong, advice)
 
     def once(first, second):
-        y = jax.scipy.linalg.lu_solve(factors, first + rows.T @ (second / diagonal))
+        right = first + rows.T @ (second / diagonal)
+        if small:
+            y = cholesky_solve(factors, right[:, None])[:, 0]
+        else:
+            y = jax.scipy.linalg.lu_solve(factors, right)
         return y, (rows @ y - second) / diagonal
 
     def solve(first, second):

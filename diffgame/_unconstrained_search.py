@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Scalar
 
+from ._cholesky import UNROLL, cholesky, cholesky_solve
 from ._kkt import sup_norm, utility
 
 _FAR = 1e13
@@ -31,6 +32,16 @@ class _Iterate(eqx.Module):
     least: Scalar
     waited: Int[Array, ""]
     step: Int[Array, ""]
+
+
+def solve_positive(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Solve a symmetric positive definite system; small ones without LAPACK, so batches are fast.
+
+    A pivot that is not positive leaves its direction out.
+    """
+    if right.size > UNROLL:
+        return jnp.linalg.solve(matrix, right)
+    return cholesky_solve(cholesky(matrix), right[:, None])[:, 0]
 
 
 def _minus_utility(choice, args):
@@ -74,7 +85,7 @@ def maximise_freely(
         if dense:
             hessian = jax.jacfwd(lambda choice: slope_at(shared, choice))(choice)
             matrix = hessian + proximal * jnp.eye(choice.size, dtype=choice.dtype)
-            return jnp.linalg.solve(matrix, -slope)
+            return solve_positive(matrix, -slope)
         _, curve = jax.linearize(lambda choice: slope_at(shared, choice), choice)
         relative = jnp.linalg.norm(slope) / (jnp.linalg.norm(shared[2]) + shared[1])
         tolerance = jnp.clip(relative, 1e-8, 0.1)
