@@ -10,6 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ._terminal import Refused, check_output, prepare_compiler, show_progress, write_json
+from .batch._search_command import (
+    EXAMPLES as SEARCH_EXAMPLES,
+    add_arguments as add_search_arguments,
+)
 from .preferences._align_command import (
     EXAMPLES as ALIGN_EXAMPLES,
     add_arguments as add_align_arguments,
@@ -88,6 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_align_arguments(align)
+    search = commands.add_parser(
+        "search",
+        help="solve and certify a whole family of games, as one file describes it",
+        description="Read a search (TOML): a family of markets or of your own games, how many,\n"
+        "which solvers and certificates; write a results file and a table.",
+        epilog=SEARCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_search_arguments(search)
     study = commands.add_parser(
         "study",
         help="compute the results of the papers again, as a results file and a page",
@@ -155,6 +168,13 @@ def _align(options: argparse.Namespace) -> int:
         raise Refused(str(error)) from None
 
 
+def _search(options: argparse.Namespace) -> int:
+    from .batch._search_command import run
+
+    prepare_compiler()
+    return run(options)
+
+
 def _study(options: argparse.Namespace) -> int:
     from .study import SECTIONS, StudyFileError, StudySettings, run_study
 
@@ -191,7 +211,7 @@ def _study(options: argparse.Namespace) -> int:
     return 0 if all(claim.holds for claim in claims) else 3
 
 
-_RUN = {"audit": _audit, "align": _align, "study": _study}
+_RUN = {"audit": _audit, "align": _align, "search": _search, "study": _study}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,163 @@
+"""One game's search in pieces: the loop of `solve`, left after some steps and entered again."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Scalar
+
+from .._certificate import certify
+from .._equilibrium import Equilibrium, Status
+from .._game import AbstractGame
+from .._play import play, split
+from .._policy import AbstractPolicy
+from .._problem import AbstractProblem, Problem
+from .._response import AbstractResponse
+from .._solve import _GROWTH, _freeze, _judge, _largest, _pose, _prices, _within
+from .._solver import AbstractSolver
+from ._source import AbstractSource
+
+# The order of the codes in results.
+STATUSES = (
+    "certified",
+    "stationary_only",
+    "not_stationary",
+    "improvable",
+    "response_inexact",
+    "crowd_not_settled",
+    "max_steps",
+    "diverged",
+    "nonfinite",
+)
+GOES_ON, FROM_ITS_START, FROM_HERE = range(3)
+
+
+class Carry(eqx.Module):
+    """All that the next step needs."""
+
+    parameters: PyTree
+    field: PyTree
+    residual: Scalar
+    bounded: Bool[Array, ""]
+    bound: Scalar
+    state: PyTree
+    steps: Int[Array, ""]
+
+
+class Search(eqx.Module):
+    """What all lanes of a rung share. `source` says what each game is."""
+
+    source: AbstractSource
+    response: AbstractResponse
+    solver: AbstractSolver
+    tolerance: Scalar
+    max_steps: Int[Array, ""]
+    pause: Int[Array, ""]
+
+    def pose(self, index: Int[Array, ""]) -> tuple[AbstractProblem, PyTree]:
+        """A game's problem and its own start."""
+        game, profile = self.source.game(index)
+        parameters, rest = split(profile)
+        return _pose(Problem(game, self.response, rest, True, None), parameters, None, True)
+
+
+def _measure(problem: AbstractProblem, parameters: PyTree, bound: Scalar):
+    field = problem.field(parameters)
+    residual = _largest(problem.residual(parameters, field))
+    # A projection may hide a field that is not finite.
+    residual = jnp.where(jnp.isfinite(_largest(field)), residual, jnp.nan)
+    return field, residual, _within(_largest(parameters), bound)
+
+
+def begin(search: Search, index: Int[Array, ""], start: PyTree | None) -> Carry:
+    """Before the first step of a rung, from `start` or from the game's own."""
+    problem, own = _freeze(search.pose(index))
+    start = own if start is None else start
+    bound = _GROWTH * (1 + _largest(own))
+    state = eqx.filter(_freeze(search.solver).init(problem, start), eqx.is_array)
+    return Carry(start, *_measure(problem, start, bound), bound, state, jnp.array(0))
+
+
+def advance(search: Search, lane: tuple[Int[Array, ""], Int[Array, ""], Carry]):
+    """At most `pause` steps more; returns the carry and whether the search is to go on."""
+    index, mode, carry = lane
+    problem, own = _freeze(search.pose(index))
+    solver = _freeze(search.solver)
+    start = jax.tree.map(
+        lambda mine, here: jnp.where(mode == FROM_ITS_START, mine, here), own, carry.parameters
+    )
+    fresh = begin(search, index, start)
+    carry = jax.tree.map(lambda new, old: jnp.where(mode == GOES_ON, old, new), fresh, carry)
+    fixed = eqx.filter(solver.init(problem, start), eqx.is_array, inverse=True)
+    stop = jnp.minimum(carry.steps + search.pause, search.max_steps)
+
+    def unfinished(carry):
+        open_ = jnp.isfinite(carry.residual) & (carry.residual > search.tolerance)
+        return open_ & carry.bounded
+
+    def step(carry):
+        state = eqx.combine(carry.state, fixed)
+        parameters, state = solver.step(problem, carry.parameters, carry.field, state)
+        measured = _measure(problem, parameters, carry.bound)
+        state = eqx.filter(state, eqx.is_array)
+        return Carry(parameters, *measured, carry.bound, state, carry.steps + 1)
+
+    carry = jax.lax.while_loop(lambda carry: unfinished(carry) & (carry.steps < stop), step, carry)
+    return carry, unfinished(carry) & (carry.steps < search.max_steps)
+
+
+class End(eqx.Module):
+    """What a game's result says, apart from how its search went. NaN without certificate."""
+
+    profile: AbstractPolicy
+    payoffs: Float[Array, " providers"]
+    user_total: Scalar
+    status: Int[Array, ""]
+    gain: Scalar
+    curvature: Scalar
+    user_gap: Scalar
+
+
+class Examination(eqx.Module):
+    """What the last step shares: how to certify, if at all."""
+
+    search: Search
+    key: Key[Array, ""]
+    tolerance: float | None = eqx.field(static=True)
+    starts: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+
+def examine(
+    shared: Examination, lane: tuple[Int[Array, ""], PyTree, Scalar, Bool[Array, ""], Scalar]
+) -> End:
+    """Play a game's last profile, name its status and certify it."""
+    index, parameters, residual, bounded, tolerance = lane
+    search = shared.search
+    problem, _ = search.pose(index)
+    game: AbstractGame = search.source.game(index)[0]
+    profile = problem.profile(parameters)
+    outcome = play(game, search.response, profile)
+    status = _judge(parameters, outcome, residual, bounded, tolerance)
+    gain = curvature = gap = jnp.full((), jnp.nan)
+    if shared.tolerance is not None:
+        paid = _prices(problem, parameters)
+        steps = jnp.array(0)
+        found = Equilibrium(profile, outcome, residual, status, steps, "", multipliers=paid)
+        key = jax.random.fold_in(shared.key, index)
+        found = certify(
+            game,
+            search.response,
+            found,
+            key=key,
+            tolerance=shared.tolerance,
+            starts=shared.starts,
+            steps=shared.steps,
+        )
+        status, certificate = found.status, found.certificate
+        assert certificate is not None
+        gain = jnp.max(certificate.deviation_gains)
+        curvature = jnp.max(certificate.second_order)
+        gap = jnp.max(certificate.user_gap)
+    names = jnp.stack([status == getattr(Status, name) for name in STATUSES])
+    user_total = jnp.sum(game.mass * outcome.utilities)
+    return End(profile, outcome.payoffs, user_total, jnp.argmax(names), gain, curvature, gap)
