@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ._ascent import ascend
 from ._crowd_game import AbstractCrowdGame
-from ._game import AbstractGame
 from ._crowd_search import make_offers
+from ._game import AbstractGame
 from ._play import replace, split
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse
