@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
 
 from ._choice_set import AbstractConstrainedSet, AbstractConvexSet
+from ._concavity import is_convex_somewhere
 from ._constrained_response import optimality_gap
 from ._crowd_search import make_offers
 from ._deviation import FEASIBLE, GRID, find_deviations
@@ -116,6 +117,8 @@ def _certify(game, response, profile, multipliers, before, key, tolerance, start
     status = Status.where(maximal, Status.certified, Status.improvable)
     status = Status.where(stationary, status, unfinished)
     status = Status.where(exact, status, Status.response_inexact)
+    convex = is_convex_somewhere(game, response, outcome)
+    status = Status.where(convex, Status.not_concave, status)
     if outcome.interaction is not None:
         settled = outcome.interaction.status == CrowdStatus.isolated
         status = Status.where(settled, status, Status.crowd_not_settled)
@@ -144,8 +147,8 @@ def certify(
     units of parameters, payoff, payoff per squared parameter, and utility. Nothing of the solver
     is used. Gains are searched, not bounded: the certificate's `scope` says how.
 
-    Else the status names what failed first: `nonfinite`, `crowd_not_settled`, `response_inexact`,
-    `not_stationary` (or the failure that the solver reported), `improvable`.
+    Else the status names what failed first: `nonfinite`, `crowd_not_settled`, `not_concave`,
+    `response_inexact`, `not_stationary` (or the failure that the solver reported), `improvable`.
 
     **Errors:** ValueError for settings out of range, and from `Argmax`, which has no derivative.
 

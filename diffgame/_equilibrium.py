@@ -38,6 +38,10 @@ class Status(eqx.Enumeration):
         "lead elsewhere after any small change: see `outcome.interaction.status`, and list the "
         "crowds with `crowd_equilibria`."
     )
+    not_concave = (
+        "A user's utility is convex in some direction where `Concave` ended, so her choice may be "
+        "her worst: use `Argmax` or `Logit` on a finite choice set, or a concave utility."
+    )
     max_steps = (
         "The maximum number of steps was reached before the natural residual fell to the "
         "tolerance: raise `max_steps`, try another solver (`Extragradient` where play rotates, "

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
+from ._concavity import is_convex_somewhere
 from ._equilibrium import Equilibrium, Status
 from ._game import AbstractGame
 from ._implicit import implicit_root
@@ -131,6 +132,8 @@ def _solve(
     profile = problem.profile(parameters)
     outcome = play(game, response, profile, chunk=chunk)
     status = _judge(parameters, outcome, residual, bounded, tolerance)
+    convex = is_convex_somewhere(*_freeze((game, response, outcome)))
+    status = Status.where(convex, Status.not_concave, status)
     found = profile, outcome, residual, status, steps, _prices(problem, parameters)
     return status.error_if(found, status != Status.stationary_only) if throw else found
 
@@ -170,8 +173,8 @@ def solve(
     - `throw`: raise if the search failed. A batch raises if any of its games failed.
 
     **Returns:** an `Equilibrium` with status `stationary_only`, or, with `throw=False`, possibly
-    `max_steps`, `diverged` (a parameter beyond 1e8 times 1 + the largest at the start) or
-    `nonfinite`. Stationary is first order only: `certify` says more.
+    `max_steps`, `diverged` (a parameter beyond 1e8 times 1 + the largest at the start),
+    `not_concave` or `nonfinite`. Stationary is first order only: `certify` says more.
 
     It is differentiable in the game, the response and the fixed parts of the profile, any order
     and mode, by the implicit function theorem at the answer (in the profile's starting parameters

@@ -39,6 +39,7 @@ LAYERS = (
     "_influence",
     "_play",
     "_crowd_equilibria",
+    "_concavity",
     "_problem",
     "_equilibrium",
     "_solver",

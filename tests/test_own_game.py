@@ -86,6 +86,31 @@ def test_numbers_that_are_not_finite_at_the_start_are_named():
     assert found.steps == 0
 
 
+class Hoard(dg.AbstractGame):
+    """Buyers whose second unit is worth more than the first: all or nothing, never in between."""
+
+    users: Float[Array, " users"]
+    mass: Float[Array, " users"]
+    choice_set: dg.Box
+
+    def user_utility(self, choice, offers, user):
+        return jnp.sum(choice * (choice - offers[0]))
+
+    def provider_payoffs(self, choice, offers, user):
+        return offers * jnp.sum(choice)
+
+
+def test_a_utility_that_is_not_concave_is_named():
+    game = Hoard(jnp.ones(1), jnp.ones(1), dg.Box(jnp.zeros(1), jnp.ones(1)))
+    start = dg.Constant(jnp.array([1.0]), 1.0, 1.0)
+    with pytest.raises(Exception, match="A user's utility is convex in some direction"):
+        dg.solve(game, dg.Concave(), start)
+    found = dg.solve(game, dg.Concave(), start, throw=False)
+    assert found.status == dg.Status.not_concave
+    judged = dg.certify(game, dg.Concave(), found, key=jax.random.key(0), starts=0, steps=1)
+    assert judged.status == dg.Status.not_concave
+
+
 def test_a_solver_in_the_profiles_place_is_named():
     with pytest.raises(Exception, match=r"profile"):
         dg.solve(make(), dg.Logit(0.5), dg.Newton(), START)
