@@ -1,7 +1,10 @@
 """What every test runs under: float64, strict shapes, no numerical surprise, fixed randomness."""
 
+import gc
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -35,3 +38,17 @@ hypothesis.settings.load_profile("fixed")
 def key(request: pytest.FixtureRequest) -> jax.Array:
     """A random key from each of three fixed seeds; the test's id shows which one failed."""
     return jax.random.key(request.param)
+
+
+# Every compiled program holds memory maps, and a process may have 65,530 of them (Linux): beyond,
+# the compiler crashes. Programs are dropped long before, between two modules.
+_MOST_MAPS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_memory_maps() -> Iterator[None]:
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
