@@ -57,10 +57,13 @@ def prepare_compiler() -> None:
     """
     import jax
 
+    from ._stored_program import keep_programs
+
     flags, switch = os.environ.get("XLA_FLAGS", ""), "xla_cpu_use_fusion_emitters"
     if version("jaxlib").startswith("0.10.") and switch not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{switch}=false".strip()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "diffgame", "jax"))
+    keep_programs(Path(home, "diffgame", "programs"))
     jax.config.update("jax_enable_x64", True)

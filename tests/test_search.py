@@ -223,7 +223,7 @@ def test_aligned_markets_end_certified_at_full_information():
         rng = np.random.default_rng([3, seed])
         tables = rng.dirichlet(np.ones(3), size=(STARTS + 2, 2, 2, 2))
         tables[0], tables[1] = np.eye(3)[[0, 0]], np.eye(3)[:2]
-        annealed = smooth(game, ProbabilityTable(jnp.asarray(tables))).probability
+        annealed = smooth(game, jnp.asarray(tables))
         settled, values = jax.device_get(settle_users(game, annealed))
         counts.append(check_ends(seed, market, settled, values))
     assert sum(count.incomplete for count in counts) == 0
@@ -235,7 +235,7 @@ def test_aligned_markets_end_certified_at_full_information():
 def search_user(mu, u, U, mass, tables):
     """One user of a personalized market, which is a sum over its users."""
     market = Market(mu, u[None], U[:, None], mass[None], messages=tables.shape[-1])
-    annealed = smooth(market, ProbabilityTable(tables[:, :, None])).probability
+    annealed = smooth(market, tables[:, :, None])
     return settle_user_starts(mu, u, U, mass, annealed[:, :, 0])
 
 

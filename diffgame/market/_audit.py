@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .._stored_program import stored_jit
 from ._alignment import alignment_distances, strong_alignment_distances
 from ._conversation_audit import (
     TIMINGS,
@@ -19,7 +20,7 @@ from ._conversation_audit import (
 from ._equilibrium_values import equilibrium_values
 from ._file import MarketFile
 from ._market import Market
-from ._search import MarketEquilibrium, MarketStatus, SearchResult, find_equilibria
+from ._search import MarketEquilibrium, MarketStatus, SearchResult, find_equilibria, prepare_search
 from ._typed_tables import TypedTables, typed_tables
 from ._value import full_information, uninformed
 from ._worst_case import worst_case_losses
@@ -72,7 +73,7 @@ def market_of(file: MarketFile) -> Market:
     return Market(file.prior, file.utility, file.objective, file.mass)
 
 
-@eqx.filter_jit
+@stored_jit
 def _user_facts(market: Market):
     users = jax.vmap(
         lambda utility, objective: (
@@ -89,14 +90,14 @@ def _user_facts(market: Market):
     return users, strong
 
 
-_worst_cases = eqx.filter_jit(worst_case_losses)
+_worst_cases = stored_jit(worst_case_losses)
 
 
 # The lowest value may jump with the gain that counts as none: shares of each provider's range.
 DELTAS = (0.0, 1e-9, 1e-6)
 
 
-@eqx.filter_jit
+@stored_jit
 def _ranges(market: Market):
     """Lowest and highest personalized equilibrium value, and completeness: [deltas, users]."""
 
@@ -146,7 +147,7 @@ def _mode(
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     progress("worst-case certificate")
-    worst = _worst_cases(market)
+    worst = jax.tree.map(np.asarray, _worst_cases(market))
     found: SearchResult = find_equilibria(
         market,
         starts=settings.starts,
@@ -265,13 +266,21 @@ def audit_market(
     if file.conversation is not None or any(own is not None for own in file.private):
         return _audit_conversation(file, settings, progress)
     market = market_of(file)
-    (full, none, distances), strong = _user_facts(market)
+    markets = {"personalized": market, "anonymous": market.anonymous()}
+    _user_facts.prepare(market)
+    if "personalized" in settings.modes:
+        _ranges.prepare(market)
+    for mode in settings.modes:
+        _worst_cases.prepare(markets[mode])
+        prepare_search(markets[mode], settings.starts, settings.seed)
+    facts = jax.tree.map(np.asarray, _user_facts(market))
+    (full, none, distances), strong = facts
     report = _facts(file, settings, full, none, distances, strong)
     if "personalized" in settings.modes:
         mode = _mode(
             file, market, file.users, settings, lambda text: progress(f"personalized: {text}")
         )
-        low, high, complete = _ranges(market)
+        low, high, complete = map(np.asarray, _ranges(market))
         ranges = [
             {
                 "range": {
@@ -290,7 +299,7 @@ def audit_market(
     if "anonymous" in settings.modes:
         report["anonymous"] = _mode(
             file,
-            market.anonymous(),
+            markets["anonymous"],
             [EVERYONE],
             settings,
             lambda text: progress(f"anonymous: {text}"),

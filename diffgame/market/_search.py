@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
+from .._stored_program import stored_jit
 from ._crowd import meet_crowd
 from ._market import Market, babbling, full_revelation, random_profile
 from ._segment import action_profiles, unit_utility
@@ -93,9 +94,9 @@ class SearchResult:
 
 
 def segment_market(market: Market, members: Int[np.ndarray, " members"]) -> Market:
-    return Market(
-        market.prior, market.utility[members], market.objective[:, members], market.mass[members]
-    )
+    # Taken apart in NumPy: single operations of JAX are compiled one by one.
+    utility, objective, mass = map(np.asarray, (market.utility, market.objective, market.mass))
+    return Market(market.prior, utility[members], objective[:, members], mass[members])
 
 
 @dataclasses.dataclass
@@ -197,6 +198,55 @@ def assemble(
     return MarketEquilibrium(name, status, values, payoffs, lower, upper, tables, chosen, actions)
 
 
+@stored_jit
+def _begin(market: Market, seed: Int[Array, ""], starts: int):
+    """A key for later use, the profiles that the search starts from, and providers' ranges."""
+    keys = jax.random.split(jax.random.key(seed), starts + 1)
+    drawn = jax.vmap(lambda key: random_profile(market, key))(keys[1:])
+    plain = jnp.stack([babbling(market).probability, full_revelation(market).probability])
+    scale = jnp.einsum("ij,j->i", unit_utility(market.objective)[1], market.mass)
+    return keys[0], jnp.concatenate([plain, drawn.probability]), scale
+
+
+def _group(market: Market) -> list[np.ndarray]:
+    """The users of every observation."""
+    labels = np.asarray(market.observation)
+    return [np.flatnonzero(labels == label) for label in range(market.observations)]
+
+
+def _with_enough_messages(market: Market) -> Market:
+    """Enough for the optimal signal to a segment whose best responses are exact."""
+    largest = max(len(group) for group in _group(market))
+    states, actions = len(market.prior), market.utility.shape[1]
+    wanted = states + (largest if largest <= EXACT_USERS else 2)
+    return market.with_messages(max(states, actions, min(actions ** min(largest, 8), wanted)))
+
+
+def prepare_search(market: Market, starts: int, seed: int) -> None:
+    """Compile in the background what `find_equilibria` will run; see `stored_jit`."""
+    groups = _group(market)
+    market = _with_enough_messages(market)
+    _begin.prepare(market, np.asarray(seed), starts)
+    shape = (
+        starts + 2,
+        len(market.objective),
+        len(groups),
+        len(market.prior),
+        market.messages,
+    )
+    tables = jax.ShapeDtypeStruct(shape, market.prior.dtype)
+    smooth.prepare(market, tables)
+    single = np.array([group[0] for group in groups if len(group) == 1], int)
+    if len(single):
+        own = jax.ShapeDtypeStruct((*shape[:2], len(single), *shape[3:]), tables.dtype)
+        settle_users.prepare(segment_market(market, single), own)
+    for group in groups:
+        if 1 < len(group) <= EXACT_USERS:
+            part = segment_market(market, group)
+            table = jax.ShapeDtypeStruct((*shape[:2], *shape[3:]), tables.dtype)
+            settle_group.prepare(part, played_profiles(part), table)
+
+
 def find_equilibria(
     market: Market,
     *,
@@ -229,21 +279,13 @@ def find_equilibria(
             f"find_equilibria: the market is in {market.prior.dtype}; certificates need float64: "
             'set jax.config.update("jax_enable_x64", True) before making it.'
         )
-    labels = np.asarray(market.observation)
-    groups = [np.flatnonzero(labels == label) for label in range(market.observations)]
-    largest = max(len(group) for group in groups)
-    states, actions = len(market.prior), market.utility.shape[1]
-    # Enough messages for the optimal signal to a segment whose best responses are exact.
-    wanted = states + (largest if largest <= EXACT_USERS else 2)
-    messages = max(states, actions, min(actions ** min(largest, 8), wanted))
-    market = market.with_messages(messages)
-    keys = jax.random.split(jax.random.key(seed), starts + 1)
-    profiles = [babbling(market), full_revelation(market)]
-    profiles += [random_profile(market, key) for key in keys[1:]]
+    labels, groups = np.asarray(market.observation), _group(market)
+    actions = market.utility.shape[1]
+    market = _with_enough_messages(market)
     names = ["babbling", "full revelation", *(f"random {n}" for n in range(1, starts + 1))]
-    progress(f"annealing {len(profiles)} starts")
-    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *profiles)
-    tables = smooth(market, stack).probability
+    progress(f"annealing {len(names)} starts")
+    key, posted, ranges = _begin(market, np.asarray(seed), starts)
+    tables = np.asarray(smooth(market, posted))
     pieces: list[Piece] = []
     single = [int(group[0]) for group in groups if len(group) == 1]
     settled: dict[int, Settled] = {}
@@ -251,6 +293,7 @@ def find_equilibria(
         progress(f"exact best responses and equilibrium values of {len(single)} users")
         where = np.array([labels[user] for user in single])
         ends, _ = settle_users(segment_market(market, np.array(single)), tables[:, :, where])
+        ends = jax.tree.map(np.asarray, ends)
         settled = {
             user: jax.tree.map(lambda leaf, n=n: leaf[n], ends) for n, user in enumerate(single)
         }
@@ -262,22 +305,20 @@ def find_equilibria(
         elif len(group) <= EXACT_USERS:
             progress(f"exact best responses for {len(group)} users together")
             profiles = played_profiles(part)
-            ends = settle_group(part, jnp.asarray(profiles), tables[:, :, label])
+            ends = settle_group(part, profiles, tables[:, :, label])
             pieces.append(profile_piece(ends, group, profiles))
         else:
             progress(f"searching deviations for {len(group)} users together")
             plain = [babbling(market), full_revelation(market)]
-            extra = jnp.stack([profile.probability[:, label] for profile in plain])
-            table = jnp.concatenate([tables[:, :, label], extra])
-            crowd = part.anonymous().with_messages(messages)
-            ends = settle_crowd(crowd, table, jax.random.split(keys[0], len(table)))
+            extra = np.stack([profile.probability[:, label] for profile in plain])
+            table = jnp.asarray(np.concatenate([tables[:, :, label], extra]))
+            crowd = part.anonymous().with_messages(market.messages)
+            ends = settle_crowd(crowd, table, jax.random.split(key, len(table)))
             pieces.append(_crowd_piece(part, ends, group))
     names += ["babbling, as posted", "full revelation, as posted"]
     if len(single) == len(groups):
         names += ["exact worst", "exact best"]
-    scale = np.einsum(
-        "ij,j->i", np.asarray(unit_utility(market.objective)[1]), np.asarray(market.mass)
-    )
+    scale = np.asarray(ranges)
     found = [
         assemble(market, labels, pieces, start, name, tolerance * scale)
         for start, name in enumerate(names)

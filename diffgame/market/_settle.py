@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._policy import ProbabilityTable
+from .._stored_program import stored_jit
 from ._anneal import anneal, unit_market
 from ._best_response import exploitability, meet
 from ._crowd import bound_gains, meet_crowd, search_deviation
@@ -40,10 +41,12 @@ class Settled(eqx.Module):
     smooth: Float[Array, "starts providers"]
 
 
-@eqx.filter_jit
-def smooth(market: Market, starts: ProbabilityTable) -> ProbabilityTable:
+@stored_jit
+def smooth(
+    market: Market, starts: Float[Array, "starts providers observations states messages"]
+) -> Float[Array, "starts providers observations states messages"]:
     unit = unit_market(market)
-    return jax.vmap(lambda profile: anneal(unit, profile))(starts)
+    return jax.vmap(lambda table: anneal(unit, ProbabilityTable(table)).probability)(starts)
 
 
 def in_batches(function: Callable, items: PyTree, size: int = 32) -> PyTree:
@@ -120,7 +123,7 @@ def _keep(settled: Settled, ends: Int[Array, " ends"], smooth: Int[Array, " star
     return eqx.tree_at(lambda kept: kept.smooth, kept, settled.upper[smooth])
 
 
-@eqx.filter_jit
+@stored_jit
 def settle_users(market: Market, tables: Float[Array, "starts providers users states messages"]):
     """All users of a personalized market: leaves have a leading "users" axis."""
     return jax.vmap(settle_user_starts, in_axes=(None, 0, 1, 0, 2))(
@@ -128,7 +131,7 @@ def settle_users(market: Market, tables: Float[Array, "starts providers users st
     )
 
 
-@eqx.filter_jit
+@stored_jit
 def settle_group(
     market: Market,
     profiles: Int[Array, "profiles users"],
@@ -162,7 +165,7 @@ class CrowdSettled(eqx.Module):
     smooth: Float[Array, "starts providers"]
 
 
-@eqx.filter_jit
+@stored_jit
 def settle_crowd(market: Market, tables, keys):
     """A segment of many users: rounds of the deviations that search finds, then the bracket."""
     unit = unit_market(market)
@@ -196,7 +199,7 @@ def settle_crowd(market: Market, tables, keys):
     return in_batches(lambda pair: settle(*pair), (tables, keys))
 
 
-_playable = eqx.filter_jit(playable_profiles)
+_playable = stored_jit(playable_profiles)
 
 
 def played_profiles(market: Market) -> Int[np.ndarray, "profiles users"]:

@@ -1,0 +1,237 @@
+"""Programs that outlive their process: compiled once per shape, loaded by later runs."""
+
+import concurrent.futures
+import functools
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.experimental import serialize_executable
+
+FORMAT = b"diffgame.program/1\n"
+_MOST_BYTES = 1_000_000_000
+_PACKAGES = ("diffgame", "equinox", "jax", "jaxlib", "numpy", "optax")
+_folder: Path | None = None
+
+
+def keep_programs(folder: Path) -> None:
+    """From now on, functions made by `stored_jit` keep their compiled programs in this folder.
+
+    Whoever can write there decides what runs: a program is machine code. A folder that cannot be
+    written costs time and nothing else.
+    """
+    global _folder
+    _folder = folder
+
+
+@functools.cache
+def _environment() -> bytes:
+    """All that a program depends on, apart from the function and its arguments."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode())
+        digest.update(path.read_bytes())
+    processor = Path("/proc/cpuinfo")
+    if processor.exists():
+        lines = processor.read_text().splitlines()
+        digest.update("\n".join(sorted({x for x in lines if x.startswith("flags")})).encode())
+    device = jax.devices()[0]
+    settings = jax.config.values.items()
+    for part in (
+        *(f"{name} {version(name)}" for name in _PACKAGES),
+        os.environ.get("XLA_FLAGS", ""),
+        f"{device.platform} {device.device_kind} {device.client.platform_version}",
+        f"{jax.device_count()} devices",
+        *(f"{name}={value}" for name, value in sorted(settings) if "cache" not in name),
+    ):
+        digest.update(f"{part}\n".encode())
+    return digest.digest()
+
+
+def _is_dynamic(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _describe(leaf: Any) -> str:
+    if not _is_dynamic(leaf):
+        return repr(leaf)
+    return f"{leaf.dtype}{leaf.shape}{getattr(leaf, 'weak_type', False)}"
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    weak = getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
+
+
+class _Program:
+    """One compiled program, from lists of arrays to lists of arrays.
+
+    `skeleton` is the result with the place of every array in its stead; other leaves are what they
+    are.
+    """
+
+    def __init__(self, compiled: Callable, skeleton: Any):
+        self._compiled = compiled
+        self._places, self._tree = jax.tree.flatten(skeleton, is_leaf=_is_place)
+
+    def __call__(self, arrays: list[Any]) -> Any:
+        found = self._compiled(arrays)
+        leaves = [found[x.number] if _is_place(x) else x for x in self._places]
+        return jax.tree.unflatten(self._tree, leaves)
+
+
+class _Place:
+    """Where an array of the result is found."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _is_place(leaf: Any) -> bool:
+    return isinstance(leaf, _Place)
+
+
+def _flatten(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The arrays, and all leaves with a place for each array."""
+    arrays = [leaf for leaf in leaves if _is_dynamic(leaf)]
+    numbers = iter(range(len(arrays)))
+    return arrays, [_Place(next(numbers)) if _is_dynamic(leaf) else leaf for leaf in leaves]
+
+
+def _compile(function: Callable, tree: Any, places: list[Any], arrays: list[Any]):
+    skeletons = []
+
+    def flat(arrays):
+        leaves = [arrays[x.number] if _is_place(x) else x for x in places]
+        args, kwargs = jax.tree.unflatten(tree, leaves)
+        found, structure = jax.tree.flatten(function(*args, **kwargs))
+        outputs, kept = _flatten(found)
+        skeletons.append(jax.tree.unflatten(structure, kept))
+        return outputs
+
+    compiled = jax.jit(flat).lower([_abstract(array) for array in arrays]).compile()
+    return compiled, skeletons[-1]
+
+
+def _save(path: Path, compiled: Any, skeleton: Any) -> None:
+    payload, _, _ = serialize_executable.serialize(compiled)
+    body = pickle.dumps((payload, skeleton))
+    text = FORMAT + hashlib.sha256(body).digest() + body
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(text)
+        os.replace(partial, path)
+        _discard(path.parent)
+    except OSError:
+        # A cache that cannot be written (full, read-only, no home) is no fault of the run.
+        partial.unlink(missing_ok=True)
+
+
+def _discard(folder: Path) -> None:
+    """Remove the programs that were not used for longest until the folder is small enough."""
+    used = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir())
+    size = sum(bytes_ for _, bytes_, _ in used)
+    for _, bytes_, path in used:
+        if size <= _MOST_BYTES:
+            break
+        path.unlink(missing_ok=True)
+        size -= bytes_
+
+
+def _load(path: Path, arrays: list[Any]) -> tuple[Any, Any] | None:
+    """The program of that file; None if it is not there, cut short or of another format."""
+    try:
+        text = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    start = len(FORMAT) + hashlib.sha256().digest_size
+    head, body = text[:start], text[start:]
+    if head != FORMAT + hashlib.sha256(body).digest():
+        return None
+    payload, skeleton = pickle.loads(body)
+    places = jax.tree.leaves(skeleton, is_leaf=_is_place)
+    inward = jax.tree.structure((([0] * len(arrays),), {}))
+    outward = jax.tree.structure([0] * sum(map(_is_place, places)))
+    return serialize_executable.deserialize_and_load(payload, inward, outward), skeleton
+
+
+class StoredFunction:
+    """A jitted function; see `stored_jit`."""
+
+    def __init__(self, function: Callable):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._jitted = eqx.filter_jit(function)
+        self._programs: dict[str, concurrent.futures.Future[_Program]] = {}
+
+    def _key(self, tree: Any, leaves: list[Any]) -> str:
+        name = f"{self._function.__module__}.{self._function.__qualname__}"
+        digest = hashlib.sha256(_environment())
+        for part in (name, str(tree), *map(_describe, leaves)):
+            digest.update(f"{part}\n".encode())
+        return digest.hexdigest()
+
+    def _find(self, folder: Path, key: str, tree: Any, leaves: list[Any]) -> _Program:
+        arrays, places = _flatten(leaves)
+        path = folder / f"{self._function.__name__}-{key[:32]}"
+        found = _load(path, arrays)
+        if found is None:
+            found = _compile(self._function, tree, places, arrays)
+            _save(path, *found)
+        return _Program(*found)
+
+    def _program(self, tree: Any, leaves: list[Any], start: Callable) -> Any:
+        assert _folder is not None
+        key = self._key(tree, leaves)
+        if key not in self._programs:
+            self._programs[key] = start(self._find, _folder, key, tree, leaves)
+        return self._programs[key]
+
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Load or compile in the background what a call with such arguments will run.
+
+        Arrays may be `jax.ShapeDtypeStruct`. Without a folder this does nothing.
+        """
+        if _folder is not None:
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            self._program(tree, leaves, _background().submit)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if _folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return self._jitted(*args, **kwargs)
+        program = self._program(tree, leaves, _at_once).result()
+        arrays, _ = _flatten(leaves)
+        return program(arrays)
+
+
+@functools.cache
+def _background() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+
+
+def _at_once(function: Callable, *args: Any) -> concurrent.futures.Future:
+    future = concurrent.futures.Future()
+    future.set_result(function(*args))
+    return future
+
+
+def stored_jit(function: Callable) -> StoredFunction:
+    """Like `eqx.filter_jit`, for functions that a command calls once per run.
+
+    After `keep_programs`, a program is kept in that folder as machine code, so that a later run
+    with arguments of the same shapes neither traces nor compiles. The key is the function, shapes
+    and static arguments, all of diffgame's sources, the versions of the packages, JAX's settings
+    and the processor: what differs in any of them is compiled anew. Inside of other traced
+    functions, and without a folder, it is `eqx.filter_jit`. Differentiate inside, not through it.
+    """
+    return StoredFunction(function)

@@ -1,0 +1,150 @@
+"""Programs kept on disk: the same results, without tracing, and never a stale or broken one."""
+
+import os
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffgame import _stored_program
+from diffgame._policy import ProbabilityTable
+from diffgame._stored_program import stored_jit
+
+TRACES = []
+
+
+def scale(table: ProbabilityTable, factor, power: int = 1):
+    TRACES.append(power)
+    return table, {"scaled": factor * table.probability**power, "power": power}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(_stored_program, "_folder", tmp_path / "programs")
+    TRACES.clear()
+    return tmp_path / "programs"
+
+
+TABLE = ProbabilityTable(jnp.array([[[0.25, 0.75]]]))
+
+
+def check(found, power):
+    table, others = found
+    assert isinstance(table, ProbabilityTable)
+    assert others["power"] == power
+    expected = 3 * np.array([[[0.25, 0.75]]]) ** power
+    np.testing.assert_array_equal(others["scaled"], expected)
+
+
+def test_without_a_folder_it_is_a_jitted_function():
+    TRACES.clear()
+    function = stored_jit(scale)
+    for _ in range(2):
+        check(function(TABLE, np.float64(3)), 1)
+    assert TRACES == [1]
+
+
+def test_a_later_process_neither_traces_nor_compiles(folder):
+    check(stored_jit(scale)(TABLE, np.float64(3), power=2), 2)
+    assert TRACES == [2]
+    assert len(list(folder.iterdir())) == 1
+    check(stored_jit(scale)(TABLE, np.float64(3), power=2), 2)
+    assert TRACES == [2]
+
+
+def test_other_static_arguments_and_shapes_are_other_programs(folder):
+    function = stored_jit(scale)
+    check(function(TABLE, np.float64(3)), 1)
+    check(function(TABLE, np.float64(3), power=2), 2)
+    wide = ProbabilityTable(jnp.full((1, 1, 4), 0.25))
+    assert function(wide, np.float64(3))[1]["scaled"].shape == (1, 1, 4)
+    assert TRACES == [1, 2, 1]
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_other_sources_are_other_programs(folder, monkeypatch):
+    stored_jit(scale)(TABLE, np.float64(3))
+    monkeypatch.setattr(_stored_program, "_environment", lambda: b"after an edit")
+    stored_jit(scale)(TABLE, np.float64(3))
+    assert TRACES == [1, 1]
+
+
+@pytest.mark.parametrize("damage", ["cut short", "other format", "empty"])
+def test_a_damaged_program_is_compiled_anew(folder, damage):
+    stored_jit(scale)(TABLE, np.float64(3))
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    damaged = {"cut short": whole[:-10], "other format": b"x" + whole[1:], "empty": b""}
+    path.write_bytes(damaged[damage])
+    check(stored_jit(scale)(TABLE, np.float64(3)), 1)
+    assert TRACES == [1, 1]
+    check(stored_jit(scale)(TABLE, np.float64(3)), 1)
+    assert TRACES == [1, 1]
+
+
+def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(_stored_program, "_folder", tmp_path / "file" / "programs")
+    check(stored_jit(scale)(TABLE, np.float64(3)), 1)
+
+
+def test_what_was_prepared_is_what_a_call_runs(folder):
+    function = stored_jit(scale)
+    function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
+    check(function(TABLE, np.float64(3)), 1)
+    assert TRACES == [1]
+
+
+def test_traced_calls_stay_inside_the_outer_program(folder):
+    function = stored_jit(scale)
+
+    @eqx.filter_jit
+    def outer(factor):
+        return function(TABLE, factor)[1]["scaled"]
+
+    np.testing.assert_array_equal(outer(jnp.array(3.0)), [[[0.75, 2.25]]])
+    assert not folder.exists()
+
+
+def test_the_longest_unused_programs_are_removed(folder, monkeypatch):
+    function = stored_jit(scale)
+    function(TABLE, np.float64(3))
+    (first,) = folder.iterdir()
+    os.utime(first, (0, 0))
+    monkeypatch.setattr(_stored_program, "_MOST_BYTES", first.stat().st_size + 100)
+    function(TABLE, np.float64(3), power=2)
+    assert first not in list(folder.iterdir())
+    assert len(list(folder.iterdir())) == 1
+
+
+PROGRAM = """
+import jax
+import jax.numpy as jnp
+from pathlib import Path
+import sys
+jax.config.update("jax_enable_x64", True)
+from diffgame import _stored_program
+from diffgame.market._segment import unit_utility
+_stored_program.keep_programs(Path(sys.argv[1]))
+found = _stored_program.stored_jit(unit_utility)(jnp.arange(6.0).reshape(1, 2, 3))
+print([value.tolist() for value in found])
+"""
+
+
+def test_two_processes_share_a_program(tmp_path):
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] == "[[[[0.0, 0.2, 0.4], [0.6, 0.8, 1.0]]], [5.0]]\n"
+    assert len(list(tmp_path.iterdir())) == 1
