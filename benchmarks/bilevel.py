@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,15 +15,17 @@ import numpy as np
 
 from diffgame._bilevel import BilevelOptimum, BilevelStatus, solve_bilevel
 from diffgame._constrained_response import solve_user_problem
+from diffgame.bench._bilevel_functions import JittedFunctions, follower_starts
+from diffgame.bench._bilevel_problem import BilevelProblem
+from diffgame.bench._bilevel_problems import PROBLEMS
+from diffgame.bench._peers_bilevel import follow, relaxed_end
 
 from ._harness import arguments, machine, require
-from .bilevel_problems import PROBLEMS, BilevelProblem
 
 DESCRIPTION = "Bilevel problems of the literature against best known values and SciPy."
 STARTS = 16
 # For violations and gaps; relative to 1 + |F| for what counts as equal.
 TOLERANCE = 1e-6
-RELAXATIONS = (1.0, 1e-2, 1e-4, 1e-6, 1e-8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,76 +44,7 @@ class Verified:
         )
 
 
-class Functions:
-    """One problem's functions and derivatives, jitted, for NumPy vectors."""
-
-    def __init__(self, problem: BilevelProblem):
-        self.problem = problem
-        self.bounds = list(zip(problem.lower, problem.upper, strict=True))
-        n, k = len(problem.lower), problem.size
-        middle = jnp.asarray(problem.profile().offer[0])
-        self.n, self.k, self.m = n, k, problem.g(middle, jnp.zeros(k)).size
-        self.F = self._numpy(problem.F)
-        self.G = self._numpy(problem.G)
-        self.f, self.f_slope = self._numpy(problem.f), self._numpy(jax.grad(problem.f, 1))
-        self.g, self.g_rows = self._numpy(problem.g), self._numpy(jax.jacfwd(problem.g, 1))
-
-        def value(w):
-            return problem.F(w[:n], w[n : n + k])
-
-        def stationarity(w):
-            x, y, z = w[:n], w[n : n + k], w[n + k :]
-            return jax.grad(lambda y: problem.f(x, y) + z @ problem.g(x, y))(y)
-
-        def at_least_zero(w, relaxation):
-            x, y, z = w[:n], w[n : n + k], w[n + k :]
-            rows = problem.g(x, y)
-            return jnp.concatenate([-rows, -problem.G(x, y), relaxation + z * rows])
-
-        self.value, self.slope = self._numpy(value), self._numpy(jax.grad(value))
-        self.zero, self.zero_rows = self._numpy(stationarity), self._numpy(jax.jacfwd(stationarity))
-        self.positive = self._numpy(at_least_zero)
-        self.positive_rows = self._numpy(jax.jacfwd(at_least_zero))
-
-    @staticmethod
-    def _numpy(function: Callable) -> Callable[..., np.ndarray]:
-        jitted = jax.jit(function)
-        return lambda *arrays: np.asarray(jitted(*arrays), float)
-
-
-def follow(functions: Functions, x: np.ndarray, starts: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The follower's best answer to x by SLSQP from several starts; None if none is feasible."""
-    minimize = require("scipy.optimize").minimize
-    rows = {
-        "type": "ineq",
-        "fun": lambda y: -functions.g(x, y),
-        "jac": lambda y: -functions.g_rows(x, y),
-    }
-    best, least = None, math.inf
-    for start in starts:
-        found = minimize(
-            lambda y: float(functions.f(x, y)),
-            start,
-            jac=lambda y: functions.f_slope(x, y),
-            constraints=[rows],
-            method="SLSQP",
-            options={"maxiter": 200, "ftol": 1e-15},
-        )
-        feasible = np.max(functions.g(x, found.x), initial=0.0) <= 1e-8
-        if feasible and np.isfinite(found.fun) and found.fun < least:
-            best, least = found.x, float(found.fun)
-    return best
-
-
-def follower_starts(functions: Functions, y: np.ndarray) -> list[np.ndarray]:
-    """The point itself, the follower's own start, and six around it, always the same."""
-    own = functions.problem.start or (0.0,) * functions.k
-    rng = np.random.default_rng(0)
-    around = [y + (1 + np.abs(y)) * rng.normal(size=y.size) for _ in range(6)]
-    return [y, np.array(own), *around]
-
-
-def verify(functions: Functions, x: np.ndarray, y: np.ndarray) -> Verified:
+def verify(functions: JittedFunctions, x: np.ndarray, y: np.ndarray) -> Verified:
     """Recompute F at (x, y), all constraints, and what the follower could gain, by SciPy."""
     rows = np.concatenate([functions.g(x, y), functions.G(x, y)])
     outside = [max(low - a, a - high) for (low, high), a in zip(functions.bounds, x, strict=True)]
@@ -121,46 +54,17 @@ def verify(functions: Functions, x: np.ndarray, y: np.ndarray) -> Verified:
     return Verified(float(functions.F(x, y)), gap, violation)
 
 
-def scipy_best(functions: Functions, offers: np.ndarray) -> tuple[float, float]:
+def scipy_best(functions: JittedFunctions, offers: np.ndarray) -> tuple[float, float]:
     """The least F by SLSQP on the same relaxed optimality system from the same offers; seconds.
 
     Every end counts only if it holds at the follower's exact answer.
     """
-    minimize = require("scipy.optimize").minimize
-    n, k, m = functions.n, functions.k, functions.m
-    bounds = [*functions.bounds, *[(None, None)] * k, *[(0.0, None)] * m]
     begin, least = time.perf_counter(), math.inf
-    own = np.array(functions.problem.start or (0.0,) * k)
     for offer in offers:
-        answer = follow(functions, offer, [own])
-        point = np.concatenate([offer, own if answer is None else answer, np.full(m, 0.1)])
-        for relaxation in RELAXATIONS:
-            constraints = [
-                {"type": "eq", "fun": functions.zero, "jac": functions.zero_rows},
-                {
-                    "type": "ineq",
-                    "fun": functions.positive,
-                    "jac": functions.positive_rows,
-                    "args": (relaxation,),
-                },
-            ]
-            found = minimize(
-                lambda w: float(functions.value(w)),
-                point,
-                jac=functions.slope,
-                bounds=bounds,
-                constraints=constraints,
-                method="SLSQP",
-                options={"maxiter": 200, "ftol": 1e-12},
-            )
-            if not np.all(np.isfinite(found.x)):
-                break
-            point = found.x
-        x = np.clip(point[:n], functions.problem.lower, functions.problem.upper)
-        answer = follow(functions, x, [point[n : n + k], own])
-        if answer is None:
+        end = relaxed_end(functions, offer)
+        if end is None:
             continue
-        checked = verify(functions, x, answer)
+        checked = verify(functions, *end)
         if checked.holds:
             least = min(least, checked.value)
     return least, time.perf_counter() - begin
@@ -265,7 +169,7 @@ def run(problem: BilevelProblem, starts: int, *, grid: bool, peer: bool) -> Bile
         seconds.append(time.perf_counter() - begin)
     optimum = answers[0]
     x, y = np.asarray(optimum.profile.offer[0]), np.asarray(optimum.choices[0])
-    functions = Functions(problem)
+    functions = JittedFunctions(problem)
     verified = verify(functions, x, y)
     value, taken = math.inf, math.nan
     if peer:
@@ -297,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grid", action="store_true", help="also try a grid of offers")
     options = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
+    require("scipy")
     problems = PROBLEMS[:2] if options.quick else PROBLEMS
     starts = 4 if options.quick else STARTS
     about = machine(("scipy",))

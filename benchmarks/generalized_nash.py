@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffgame as dg
+from diffgame.bench._nash_games import Case, cases
 
 from ._harness import Row, arguments, compile_batched, machine, report, require
-from .nash_games import Case, cases
 
 DESCRIPTION = "Generalized Nash games against nashopt: first call, repeat, sweep."
 TOLERANCE = 1e-10

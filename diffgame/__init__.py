@@ -87,6 +87,7 @@ from ._segment_deviation import (
     SegmentDeviations as SegmentDeviations,
     segment_deviations as segment_deviations,
 )
+from ._shard import shard_users as shard_users, user_sharding as user_sharding
 from ._solve import solve as solve
 from ._solver import (
     AbstractSolver as AbstractSolver,

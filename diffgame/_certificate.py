@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax
-import jax.flatten_util as flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Scalar
 
@@ -13,12 +12,13 @@ from ._crowd_search import make_offers
 from ._deviation import FEASIBLE, GRID, find_deviations
 from ._equilibrium import Certificate, Equilibrium, Status
 from ._game import AbstractGame
-from ._interaction import CrowdStatus, choose, meet
+from ._interaction import CrowdStatus, Meeting, choose, meet
 from ._joint_response import own_utility
 from ._play import Outcome, play, split
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse, Argmax
 from ._stationarity import second_order, stationarity
+from ._total import each, total
 
 
 @eqx.filter_jit
@@ -49,9 +49,9 @@ def user_gap(
     """
     meeting = meet(game, response, profile, chunk=chunk)
 
-    def gap(member):
-        user, _, chosen = member
-        offers = meeting.see(make_offers(game, profile, user))
+    def gap(shared, member):
+        (game, response, profile, crowd), (user, _, chosen) = shared, member
+        offers = Meeting(crowd).see(make_offers(game, profile, user))
         choice = choose(game, response, offers, user, chosen)
         utility = own_utility(game, response, offers, member)
 
@@ -62,8 +62,9 @@ def user_gap(
             return game.choice_set.support(gradient) - jnp.sum(gradient * choice)
         return utility(Argmax()(game, offers, user)) - utility(choice)
 
+    shared = game, response, profile, meeting.crowd
     members = game.users, game.mass, meeting.choices
-    return jax.lax.map(gap, members, batch_size=chunk) if chunk else jax.vmap(gap)(members)
+    return each(gap, shared, members, chunk=chunk)
 
 
 class Welfare(eqx.Module):
@@ -84,12 +85,17 @@ def welfare(outcome: Outcome, mass: Float[Array, " users"]) -> Welfare:
     >>> print(total.users, total.providers)
     0.125 0.25
     """
-    return Welfare(jnp.sum(mass * outcome.utilities), jnp.sum(outcome.payoffs))
+    users = total(lambda _, utility: utility, None, mass, outcome.utilities)
+    return Welfare(users, jnp.sum(outcome.payoffs))
 
 
 def _all_within(values: PyTree, lowest: Scalar | float, highest: Scalar | float) -> Bool[Array, ""]:
-    flat, _ = flatten_util.ravel_pytree(values)
-    return jnp.all(jnp.isfinite(flat) & (lowest <= flat) & (flat <= highest))
+    # Leaf by leaf: users' numbers are many, and may be spread over devices.
+    within = [
+        jnp.all(jnp.isfinite(leaf) & (lowest <= leaf) & (leaf <= highest))
+        for leaf in jax.tree.leaves(values)
+    ]
+    return jnp.all(jnp.stack(within))
 
 
 @eqx.filter_jit

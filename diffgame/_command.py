@@ -10,10 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ._terminal import Refused, check_output, prepare_compiler, show_progress, write_json
+from .batch._report_command import (
+    EXAMPLES as REPORT_EXAMPLES,
+    add_arguments as add_report_arguments,
+)
 from .batch._search_command import (
     EXAMPLES as SEARCH_EXAMPLES,
     add_arguments as add_search_arguments,
 )
+from .bench._bench_command import EXAMPLES as BENCH_EXAMPLES, add_arguments as add_bench_arguments
 from .preferences._align_command import (
     EXAMPLES as ALIGN_EXAMPLES,
     add_arguments as add_align_arguments,
@@ -101,6 +106,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_search_arguments(search)
+    report = commands.add_parser(
+        "report",
+        help="say what a search found, or solve one of its games again",
+        description="Read the results of a search: how games ended, welfare by family and by\n"
+        "misalignment, what is not certified; as a page, or one game solved again.",
+        epilog=REPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_report_arguments(report)
+    bench = commands.add_parser(
+        "bench",
+        help="compare solvers, yours and others', on the same games",
+        description="Run solvers on suites of games, certify every answer by one check, and write\n"
+        "tables and performance profiles as a page.",
+        epilog=BENCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_bench_arguments(bench)
     study = commands.add_parser(
         "study",
         help="compute the results of the papers again, as a results file and a page",
@@ -175,6 +198,20 @@ def _search(options: argparse.Namespace) -> int:
     return run(options)
 
 
+def _report(options: argparse.Namespace) -> int:
+    from .batch._report_command import run
+
+    prepare_compiler()
+    return run(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from .bench._bench_command import run
+
+    prepare_compiler()
+    return run(options)
+
+
 def _study(options: argparse.Namespace) -> int:
     from .study import SECTIONS, StudyFileError, StudySettings, run_study
 
@@ -211,7 +248,14 @@ def _study(options: argparse.Namespace) -> int:
     return 0 if all(claim.holds for claim in claims) else 3
 
 
-_RUN = {"audit": _audit, "align": _align, "search": _search, "study": _study}
+_RUN = {
+    "audit": _audit,
+    "align": _align,
+    "search": _search,
+    "report": _report,
+    "bench": _bench,
+    "study": _study,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import jax.flatten_util as flatten_util
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from ._crowd_game import AbstractCrowdGame, Crowded
 from ._game import AbstractGame
 from ._play import Outcome
 from ._response import AbstractResponse, Concave
+from ._total import each
 
 _DIRECTIONS = 8
 # Curvatures up to this part of the largest second derivative are rounding.
@@ -29,7 +30,8 @@ def is_convex_somewhere(
         return jnp.array(False)
     crowd = None if outcome.interaction is None else outcome.interaction.crowd
 
-    def bends(user: Any, offers: Any, choice: Float[Array, "..."]) -> Bool[Array, ""]:
+    def bends(shared: Any, member: Any) -> Bool[Array, ""]:
+        (game, crowd), (user, offers, choice) = shared, member
         seen = Crowded(offers, crowd) if isinstance(game, AbstractCrowdGame) else offers
         flat, unravel = flatten_util.ravel_pytree(choice)
         slope = jax.grad(lambda point: game.user_utility(unravel(point), seen, user))
@@ -39,4 +41,5 @@ def is_convex_somewhere(
         scale = jnp.max(jnp.abs(moved)) * jnp.sum(jnp.abs(drawn), axis=1)
         return jnp.any(curvature > _ROUNDING * scale)
 
-    return jnp.any(jax.vmap(bends)(game.users, outcome.offers, outcome.choices))
+    members = game.users, outcome.offers, outcome.choices
+    return jnp.any(each(bends, (game, crowd), members))

@@ -55,10 +55,12 @@ def _random_start(search: Search, key: Key[Array, ""]) -> PyTree:
         return jax.vmap(lambda key: _random_choice(game.choice_set, key))(keys)
     choice = _random_choice(game.choice_set, key)
 
-    def contribute(user):
-        return game.contribution(choice, make_offers(game, search.profile, user), user)
+    def contribute(shared, user):
+        game, profile, choice = shared
+        return game.contribution(choice, make_offers(game, profile, user), user)
 
-    return total(contribute, game.mass, game.users, chunk=search.chunk)
+    shared = game, search.profile, choice
+    return total(contribute, shared, game.mass, game.users, chunk=search.chunk)
 
 
 def _newton(search: Search, start: PyTree) -> PyTree:

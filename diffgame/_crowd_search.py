@@ -19,6 +19,7 @@ from ._joint_response import (
 )
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse, Argmax
+from ._shard import first_user, shared_out
 from ._total import total
 
 
@@ -54,12 +55,14 @@ class Search(eqx.Module):
             residual = joint_residual(unknown, (game, response, self.posted()))
             return jax.tree.map(jnp.subtract, unknown, residual)
 
-        def contribute(user):
-            posted = make_offers(game, self.profile, user)
+        def contribute(shared, user):
+            game, response, profile, unknown = shared
+            posted = make_offers(game, profile, user)
             choice = response(game, Crowded(posted, unknown), user)
             return game.contribution(choice, posted, user)
 
-        return total(contribute, game.mass, game.users, chunk=self.chunk)
+        shared = game, response, self.profile, unknown
+        return total(contribute, shared, game.mass, game.users, chunk=self.chunk)
 
     def find(self, start: PyTree) -> tuple[PyTree, Bool[Array, ""]]:
         """Unknowns reached from `start`, and whether they solve the equation."""
@@ -96,9 +99,15 @@ def make_search(
     game: AbstractCrowdGame, response: AbstractResponse, profile: AbstractPolicy, chunk: int | None
 ) -> Search:
     """The equation of the crowd of a profile; errors where there can be none."""
+    if isinstance(response, AbstractJointResponse) and shared_out(game.mass) is not None:
+        raise TypeError(
+            f"{type(response).__name__}: it finds the choices of all users in one system, so they "
+            "cannot be spread over devices; give the game as it was before shard_users, or use "
+            "Logit(temperature)."
+        )
 
     def contribution():
-        user = jax.tree.map(lambda leaf: leaf[0], game.users)
+        user = first_user(game.users)
         return game.contribution(game.choice_set.centre(), make_offers(game, profile, user), user)
 
     start, added = _shapes(game.crowd_start), _shapes(contribution)

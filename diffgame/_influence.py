@@ -14,6 +14,7 @@ from ._game import AbstractGame
 from ._nash_game import Passive
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse
+from ._shard import first_user
 
 
 def check_influence(
@@ -26,7 +27,7 @@ def check_influence(
     """
     if isinstance(response, Passive) or game.choice_set == Simplex(1):
         return
-    user = jax.tree.map(lambda leaf: leaf[0], game.users)
+    user = first_user(game.users)
     offers = make_offers(game, profile, user)
     varied, fixed = eqx.partition(offers, eqx.is_inexact_array)
 

@@ -121,7 +121,7 @@ def own_utility(game: AbstractGame, response: AbstractResponse, offers: PyTree, 
 def joint_crowd(game: AbstractCrowdGame, choices: PyTree, posted: PyTree) -> PyTree:
     """The crowd that the choices [users, ...] make, given what is posted to each user."""
     members = choices, posted, game.users
-    return total(lambda member: game.contribution(*member), game.mass, members)
+    return total(lambda game, member: game.contribution(*member), game, game.mass, members)
 
 
 def joint_gradient(choices: PyTree, args: PyTree) -> PyTree:

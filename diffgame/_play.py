@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._crowd_search import make_offers
 from ._game import AbstractGame
-from ._interaction import CrowdEquilibrium, choose, meet, meet_and_examine
+from ._interaction import CrowdEquilibrium, Meeting, choose, meet, meet_and_examine
 from ._policy import AbstractPolicy
 from ._response import AbstractResponse
-from ._total import total
+from ._total import each, total
 
 
 class Outcome(eqx.Module):
@@ -70,18 +70,17 @@ def play(
     """
     meeting, interaction = meet_and_examine(game, response, profile, chunk=chunk)
 
-    def one(member):
-        user, chosen = member
+    def one(shared, member):
+        (game, response, profile, crowd), (user, chosen) = shared, member
         offers = make_offers(game, profile, user)
-        seen = meeting.see(offers)
+        seen = Meeting(crowd).see(offers)
         choice = choose(game, response, seen, user, chosen)
         utility = game.user_utility(choice, seen, user)
         return offers, choice, utility, game.provider_payoffs(choice, seen, user)
 
-    members = game.users, meeting.choices
-    each = jax.lax.map(one, members, batch_size=chunk) if chunk else jax.vmap(one)(members)
-    offers, choices, utilities, contributions = each
-    totals = jax.tree.map(lambda leaf: jnp.tensordot(game.mass, leaf, axes=1), contributions)
+    shared, members = (game, response, profile, meeting.crowd), (game.users, meeting.choices)
+    offers, choices, utilities, contributions = each(one, shared, members, chunk=chunk)
+    totals = total(lambda _, contribution: contribution, None, game.mass, contributions)
     return Outcome(offers, choices, utilities, _settle(game, totals, profile), interaction)
 
 
@@ -96,14 +95,16 @@ def provider_totals(
     """The mass-weighted totals that `settle` turns into payoffs; see `provider_payoffs`."""
     meeting = meet(game, response, profile if expected is None else expected, chunk=chunk)
 
-    def one(member):
-        user, chosen = member
+    def one(shared, member):
+        (game, response, profile, expected, crowd), (user, chosen) = shared, member
+        meeting = Meeting(crowd)
         offers = make_offers(game, profile, user)
         promised = offers if expected is None else make_offers(game, expected, user)
         choice = choose(game, response, meeting.see(promised), user, chosen)
         return game.provider_payoffs(choice, meeting.see(offers), user)
 
-    return total(one, game.mass, (game.users, meeting.choices), chunk=chunk)
+    shared = game, response, profile, expected, meeting.crowd
+    return total(one, shared, game.mass, (game.users, meeting.choices), chunk=chunk)
 
 
 def provider_payoffs(

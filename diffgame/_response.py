@@ -94,6 +94,22 @@ class Argmax(AbstractResponse):
         return _decide(_one_hot_argmax, game, _finite(self, game), offers, user)
 
 
+@jax.custom_jvp
+def _softmax(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    weights = jnp.exp(values - jnp.max(values, axis=-1, keepdims=True))
+    # One division instead of one per option; and the compiler rewrites a division by a sum like
+    # this in some programs only, so that users on one device would round unlike those on several.
+    return weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals, tangents):
+    (values,), (moved,) = primals, tangents
+    # The rule calls itself, so that it is differentiable in turn.
+    share = _softmax(values)
+    return share, share * (moved - jnp.sum(share * moved, axis=-1, keepdims=True))
+
+
 class Logit(AbstractResponse):
     """Quantal choice: probabilities proportional to exp(value / temperature) at each decision.
 
@@ -116,7 +132,7 @@ class Logit(AbstractResponse):
 
     def __call__(self, game: AbstractGame, offers: PyTree, user: PyTree) -> Float[Array, "..."]:
         def choose(values):
-            return jax.nn.softmax(values / self.temperature, axis=-1)
+            return _softmax(values / self.temperature)
 
         return _decide(choose, game, _finite(self, game), offers, user)
 

@@ -20,76 +20,113 @@ from ._solver import AbstractSolver
 _GROWTH = 1e8
 
 
+class Carry(eqx.Module):
+    """Where a search stands: all that its next step needs.
+
+    - `field`, `residual` (sup norm, NaN if not finite), `bounded`: at `parameters`.
+    - `state`: the solver's, arrays only. `steps`: taken so far.
+    """
+
+    parameters: PyTree
+    field: PyTree
+    residual: Scalar
+    bounded: Bool[Array, ""]
+    state: PyTree
+    steps: Int[Array, ""]
+
+
 def _largest(tree: PyTree) -> Scalar:
     """Sup norm; NaN if anything is not finite, whatever a reduction makes of NaN."""
-    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
-    values = jnp.concatenate(leaves)
-    return jnp.where(jnp.all(jnp.isfinite(values)), jnp.max(jnp.abs(values)), jnp.nan)
+    # Leaf by leaf: users' numbers are many, and may be spread over devices.
+    sizes = jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)])
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])
+    return jnp.where(jnp.all(finite), jnp.max(sizes), jnp.nan)
 
 
 def _within(size: Scalar, bound: Scalar) -> Bool[Array, ""]:
     return jnp.isfinite(size) & (size >= 0) & (size <= bound)
 
 
-def _freeze(tree: PyTree) -> PyTree:
-    # The search is never differentiated; without this every step would carry tangents along.
+def freeze(tree: PyTree) -> PyTree:
+    """The same without derivatives: a search would carry tangents along with every step."""
     varied, fixed = eqx.partition(tree, eqx.is_inexact_array)
     return eqx.combine(jax.lax.stop_gradient(varied), fixed)
 
 
-def _search(
+def growth_bound(start: PyTree) -> Scalar:
+    """A search from `start` with a parameter beyond this has diverged."""
+    return _GROWTH * (1 + _largest(start))
+
+
+def _measure(problem: AbstractProblem, parameters: PyTree, bound: Scalar):
+    field = problem.field(parameters)
+    residual = problem.residual(parameters, field)
+    # A projection may hide a field that is not finite.
+    residual = jnp.where(jnp.isfinite(_largest(field)), _largest(residual), jnp.nan)
+    return field, residual, _within(_largest(parameters), bound)
+
+
+def begin(
+    problem: AbstractProblem, solver: AbstractSolver, start: PyTree, bound: Scalar
+) -> tuple[Carry, PyTree]:
+    """Before the first step; and what of the solver's state is no array and stays as it is."""
+    state, fixed = eqx.partition(solver.init(problem, start), eqx.is_array)
+    return Carry(start, *_measure(problem, start, bound), state, jnp.array(0)), fixed
+
+
+def unfinished(carry: Carry, tolerance: Scalar) -> Bool[Array, ""]:
+    """Whether there is something left to search for, and a finite place to search from."""
+    return jnp.isfinite(carry.residual) & (carry.residual > tolerance) & carry.bounded
+
+
+def advance(
     problem: AbstractProblem,
     solver: AbstractSolver,
-    start: PyTree,
+    carry: Carry,
+    fixed: PyTree,
+    bound: Scalar,
     tolerance: Scalar,
-    max_steps: Int[Array, ""],
-) -> tuple[PyTree, Scalar, Bool[Array, ""], Int[Array, ""]]:
-    """Parameters, their residual's sup norm, whether they stayed bounded, and the steps taken."""
-    bound = _GROWTH * (1 + _largest(start))
-
-    def measure(parameters):
-        field = problem.field(parameters)
-        residual = problem.residual(parameters, field)
-        # A projection may hide a field that is not finite.
-        residual = jnp.where(jnp.isfinite(_largest(field)), _largest(residual), jnp.nan)
-        return field, residual, _within(_largest(parameters), bound)
+    stop: Int[Array, ""],
+) -> Carry:
+    """Step until the search is finished, or `stop` steps were taken since it began."""
 
     def goes_on(carry):
-        _, (_, residual, bounded), _, step = carry
-        return jnp.isfinite(residual) & (residual > tolerance) & bounded & (step < max_steps)
+        return unfinished(carry, tolerance) & (carry.steps < stop)
 
-    state = solver.init(problem, start)
-    varied, fixed = eqx.partition(state, eqx.is_array)
+    def step(old):
+        state = eqx.combine(old.state, fixed)
+        parameters, state = solver.step(problem, old.parameters, old.field, state)
+        measured = _measure(problem, parameters, bound)
+        new = Carry(parameters, *measured, eqx.filter(state, eqx.is_array), old.steps + 1)
+        # A game may bring in numbers of another precision than the search is in.
+        return jax.tree.map(lambda leaf, before: leaf.astype(before.dtype), new, old)
 
-    def advance(carry):
-        parameters, (field, _, _), varied, step = carry
-        state = eqx.combine(varied, fixed)
-        parameters, state = solver.step(problem, parameters, field, state)
-        return parameters, measure(parameters), eqx.filter(state, eqx.is_array), step + 1
-
-    carry = start, measure(start), varied, jnp.array(0)
-    parameters, (_, residual, bounded), _, steps = jax.lax.while_loop(goes_on, advance, carry)
-    return parameters, residual, bounded, steps
+    return jax.lax.while_loop(goes_on, step, carry)
 
 
 def _natural(parameters: PyTree, problem: AbstractProblem) -> PyTree:
     return problem.residual(parameters, problem.field(parameters))
 
 
-def _judge(
+def judge(
+    game: AbstractGame,
+    response: AbstractResponse,
     parameters: PyTree,
     outcome: Outcome,
     residual: Scalar,
     bounded: Bool[Array, ""],
     tolerance: Scalar,
 ) -> Status:
+    """What the end of a search is called."""
     finite = jnp.isfinite(_largest((parameters, outcome.payoffs, outcome.utilities, residual)))
     status = Status.where(_within(residual, tolerance), Status.stationary_only, Status.max_steps)
     status = Status.where(bounded, status, Status.diverged)
-    return Status.where(finite, status, Status.nonfinite)
+    status = Status.where(finite, status, Status.nonfinite)
+    convex = is_convex_somewhere(*freeze((game, response, outcome)))
+    return Status.where(convex, Status.not_concave, status)
 
 
-def _pose(problem: Problem, parameters: AbstractPolicy, weights, normalized: bool):
+def pose(problem: Problem, parameters: AbstractPolicy, weights, normalized: bool):
     """The problem to solve, and where the search begins."""
     if not has_constraints(problem.game):
         return problem, problem.project(parameters)
@@ -100,7 +137,8 @@ def _pose(problem: Problem, parameters: AbstractPolicy, weights, normalized: boo
     return joint, joint.start(parameters)
 
 
-def _prices(problem: AbstractProblem, parameters: PyTree) -> Multipliers | None:
+def prices_of(problem: AbstractProblem, parameters: PyTree) -> Multipliers | None:
+    """The multipliers of a constrained problem; None without constraints."""
     if isinstance(problem, ConstrainedProblem):
         return problem.prices(parameters.multipliers)
     return None
@@ -122,20 +160,21 @@ def _solve(
 ):
     parameters, rest = split(profile)
     plain = Problem(game, response, rest, anticipate, chunk)
-    problem, start = _pose(plain, parameters, weights, normalized)
-    fixed_problem, fixed_solver, start = _freeze((problem, solver, start))
-    parameters, residual, bounded, steps = _search(
-        fixed_problem, fixed_solver, start, tolerance, max_steps
-    )
+    problem, start = pose(plain, parameters, weights, normalized)
+    frozen, fixed_solver, start = freeze((problem, solver, start))
+    bound = growth_bound(start)
+    carry, fixed = begin(frozen, fixed_solver, start, bound)
+    end = advance(frozen, fixed_solver, carry, fixed, bound, tolerance, max_steps)
+    parameters, residual = end.parameters, end.residual
     cutoff = float(jnp.finfo(residual.dtype).eps) ** 0.5
     parameters = implicit_root(_natural, parameters, problem, cutoff=cutoff)
     profile = problem.profile(parameters)
     outcome = play(game, response, profile, chunk=chunk)
-    status = _judge(parameters, outcome, residual, bounded, tolerance)
-    convex = is_convex_somewhere(*_freeze((game, response, outcome)))
-    status = Status.where(convex, Status.not_concave, status)
-    found = profile, outcome, residual, status, steps, _prices(problem, parameters)
-    return status.error_if(found, status != Status.stationary_only) if throw else found
+    status = judge(game, response, parameters, outcome, residual, end.bounded, tolerance)
+    if throw:
+        # On one number: what it is attached to travels through the host.
+        residual = status.error_if(residual, status != Status.stationary_only)
+    return profile, outcome, residual, status, end.steps, prices_of(problem, parameters)
 
 
 def solve(

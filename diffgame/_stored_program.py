@@ -1,6 +1,7 @@
 """Programs that outlive their process: compiled once per shape, loaded by later runs."""
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import os
@@ -132,7 +133,8 @@ def _save(path: Path, compiled: Any, skeleton: Any) -> None:
         _discard(path.parent)
     except OSError:
         # A cache that cannot be written (full, read-only, no home) is no fault of the run.
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _discard(folder: Path) -> None:

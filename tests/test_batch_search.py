@@ -14,9 +14,15 @@ from benchmarks import _highs
 from diffgame._terminal import Refused
 from diffgame.batch import BatchError
 from diffgame.batch._market_family import draw_market
+from diffgame.batch._report_command import (
+    add_arguments as add_report_arguments,
+    run as run_report,
+)
+from diffgame.batch._search_axes import GAME_DATA
 from diffgame.batch._search_command import add_arguments, run
 from diffgame.batch._search_file import read_search
-from diffgame.batch._search_run import run_search
+from diffgame.batch._search_results import write_search
+from diffgame.batch._search_run import Markets, run_search
 
 SEARCHES = Path(__file__).parents[1] / "examples" / "searches"
 MARKETS = """
@@ -122,7 +128,7 @@ def test_sizes_share_the_markets(write):
     assert [(family.users, family.providers) for family in families] == list(
         itertools.product([1, 3], [2, 3])
     )
-    assert len({dataclasses.replace(f, users=1, providers=1) for f in families}) == 1
+    assert len({dataclasses.replace(f, groups=(1,), providers=1) for f in families}) == 1
 
 
 def test_the_command_writes_both_files(straight, write, tmp_path, capsys):
@@ -156,13 +162,17 @@ def test_blocks_of_an_earlier_run_are_not_taken_unasked(write, tmp_path):
         command(write(MARKETS), tmp_path / "out.nc")
 
 
-def test_a_factory_of_ones_own(write, tmp_path, monkeypatch):
+def test_a_factory_of_ones_own(write, tmp_path, capsys):
     (tmp_path / "tests_of_search.py").write_text((SEARCHES / "pricing.py").read_text())
-    monkeypatch.syspath_prepend(tmp_path)
     text = FACTORY.replace("[[ladder]]", "arguments = { temperature = 0.5 }\n[[ladder]]")
     found = run_search(read_search(write(text)), tmp_path / "blocks")
     assert found["status"].tolist() == ["certified"] * 12
     assert set(found["rung"]) == {"adaptive extragradient"}
+    assert found["profile.offer"].shape == (12, 2)
+    results = tmp_path / "own.nc"
+    write_search(results, tmp_path / "own.parquet", text, {"certified": 12}, found)
+    assert report(results, "--game", "11") == 0
+    assert capsys.readouterr().out.endswith("Bitwise as in the results' row.\n")
     for wrong, problem in [
         (FACTORY, "missing 1 required positional argument"),
         (FACTORY.replace("duopolies", "nothing"), "has no attribute 'nothing'"),
@@ -180,8 +190,73 @@ def test_a_factory_of_ones_own(write, tmp_path, monkeypatch):
         ("games = 12", "games = 12\ngame = 1", "game is unknown; known: format, games"),
         ("users = 1", "users = true", "market.users is True"),
         ("users = 1", "users = [1, 1]", "a list of different ones"),
-        ("users = 1", 'users = 5\nmode = "anonymous"', "exact for up to 4 users"),
-        ("users = 1", 'users = 1\nmode = "some"', "choose from personalized, anonymous"),
+        ("users = 1", 'users = 5\nmode = "anonymous"', "5 users share are exact for up to 4"),
+        ("users = 1", 'users = 1\nmode = "some"', "choose from personalized, partial, anonymous"),
+        ("users = 1", "users = 1\nmode = []", r"market.mode is \[\]; choose from"),
+        ("users = 1", 'users = 1\nmode = ["anonymous", "anonymous"]', "a list of different ones"),
+        ("users = 1", "users = 1\nmode = [1]", r"market.mode is \[1\]"),
+        ("users = 1", 'users = 3\nmode = "partial"', "market.segments is missing"),
+        ("users = 1", "users = 3\nsegments = 2", 'say mode = "partial", or leave segments out'),
+        ("users = 1", 'users = 3\nmode = "partial"\nsegments = 4', "3 users make 3 groups at most"),
+        ("users = 1", 'users = 9\nmode = "partial"\nsegments = 2', "fewer users or more segments"),
+        ("users = 1", 'users = 3\nmode = "partial"\nsegments = 0', "market.segments is 0"),
+        ("users = 1", 'users = 3\nmode = "partial"\nsegments = 1.5', "market.segments is 1.5"),
+        ("users = 1", "users = 1\ntemperature = -0.1", "market.temperature is -0.1; give a number"),
+        ("users = 1", "users = 1\ntemperature = 1e-9", "0, or from 0.001 to 1000"),
+        ("users = 1", "users = 1\ntemperature = inf", "market.temperature is inf"),
+        ("users = 1", "users = 1\ntemperature = nan", "market.temperature is nan"),
+        ("users = 1", 'users = 1\ntemperature = "warm"', "market.temperature is 'warm'"),
+        ("users = 1", "users = 1\ntemperature = []", r"market.temperature is \[\]"),
+        ("users = 1", "users = 1\ntemperature = [0.1, 0.1]", "a list of different ones"),
+        ("users = 1", "users = 1\ntemperature = {least = 0.1}", "greatest = ..."),
+        (
+            "users = 1",
+            "users = 1\ntemperature = {least = 2, greatest = 1}",
+            "market.temperature is",
+        ),
+        ("users = 1", "users = 1\ntemperature = {least = 0, greatest = 1}", "a range holds no 0"),
+        (
+            "users = 1",
+            'users = 2\nmode = "anonymous"\ntemperature = 0.1',
+            'market.temperature is 0.1; .* give temperature = 0, or mode = "personalized"',
+        ),
+        (
+            "states = 2",
+            "states = 4\ntemperature = [0, 0.1]",
+            "market.states is 4; .* give 2 or 3, or temperature = 0",
+        ),
+        (
+            "users = 1\nproviders = 2\nactions = 2",
+            'users = 4\nmode = "anonymous"\nproviders = 2\nactions = 5',
+            "market.actions is 5; 4 users who share a signal have 625 profiles",
+        ),
+        ("actions = 2", "actions = 1", "market.actions is 1; give a whole number of at least 2"),
+        ("states = 2", "states = 2.0", "market.states is 2.0"),
+        ("states = 2", "states = 2\nprior = 0", "market.prior is 0; give a finite number above 0"),
+        ("states = 2", "states = 2\nprior = inf", "market.prior is inf"),
+        ("states = 2", "states = 2\nweights = [1, 1]", r"market.weights is \[1, 1\]"),
+        ("[0.0, 0.3]", "1.5", "market.misalignment is 1.5; give a number or"),
+        ("[0.0, 0.3]", "[0.1, 0.2, 0.3]", "market.misalignment is"),
+        ("games = 12", "games = true", "games is True"),
+        ("games = 12", 'games = "many"', "games is 'many'"),
+        ("lanes = 8", "lanes = 0", "lanes is 0"),
+        ("chunk = 5", "chunk = -1", "chunk is -1"),
+        ("seed = 4", "seed = -1", "seed is -1"),
+        (
+            "seed = 4",
+            "seed = 18446744073709551616",
+            "seed is .*; give a whole number of at least 0 and at most 4294967295",
+        ),
+        (
+            "[market]",
+            '[results]\nprofiles = "yes"\n[market]',
+            "results.profiles is 'yes'; give true",
+        ),
+        ("[market]", "[results]\nfigures = true\n[market]", "results.figures is unknown"),
+        ("[market]", "[stop]\ncertified = 0\n[market]", "stop.certified is 0"),
+        ("[market]", "[stop]\nminutes = 3\n[market]", "stop.minutes is unknown"),
+        ("[market]", "certificate = 3\n[market]", "certificate is 3; make it a table"),
+        ("games = 12", "games = 12\ngames = 13", "is no TOML"),
         ("users = 1", "users = 1\ncolour = 1", "market.colour is unknown"),
         ("[0.0, 0.3]", "[0.3, 0.0]", r"market.misalignment is \[0.3, 0.0\]"),
         ("[0.0, 0.3]", "[0.0, nan]", "market.misalignment is"),
@@ -211,6 +286,12 @@ def test_a_wrong_file_is_one_clear_line(write, tmp_path, old, new, message):
         ("adaptive extragradient", "extragradient", r"ladder\[0\].learning_rate is missing"),
         ('gradient"', 'gradient"\nlearning_rate = 1', "adaptive extragradient has none"),
         ('gradient"', 'gradient"\nmax_steps = 0', "max_steps is 0"),
+        ('gradient"', 'gradient"\ntolerance = 0', "tolerance is 0; give a finite number above 0"),
+        ('gradient"', 'gradient"\nprecision = "half"', "choose from float64, float32"),
+        ('gradient"', 'gradient"\nprecision = "float32"', "end with a rung in float64"),
+        ('gradient"', 'gradient"\nsteps = 3', r"ladder\[0\].steps is unknown"),
+        ("starts = 1", "starts = -1", "certificate.starts is -1"),
+        ("[certificate]", "[factory.arguments]\n[factory.other]\n[certificate]", "is unknown"),
         ("tests_of_search:", "tests_of_search.", 'write "module:function"'),
         ("[[ladder]]", "[ladder]", r"write \[\[ladder\]\]"),
     ],
@@ -223,7 +304,7 @@ def test_a_wrong_factory_is_one_clear_line(write, tmp_path, old, new, message):
 
 @pytest.mark.parametrize("path", sorted(SEARCHES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_read(path):
-    assert read_search(path).games >= 1000
+    assert read_search(path).games >= 50
 
 
 def test_a_file_that_is_not_there_is_one_clear_line(tmp_path):
@@ -231,3 +312,67 @@ def test_a_file_that_is_not_there_is_one_clear_line(tmp_path):
         command(tmp_path / "none.toml", tmp_path / "out.nc")
     with pytest.raises(Refused, match="the folder does not exist"):
         command(SEARCHES / "markets.toml", tmp_path / "none" / "out.nc")
+
+
+def test_the_file_says_what_is_drawn(write):
+    text = MARKETS.replace("users = 1", 'users = [3, 4]\nmode = ["personalized", "partial"]')
+    text = text.replace("[0.5, 2.0]", "1.0\nsegments = [2, 3]")
+    families = read_search(write(text)).families
+    assert [family.groups for family in families] == [
+        (1, 1, 1),
+        (1, 1, 1, 1),
+        (2, 1),
+        (2, 2),
+        (2, 1, 1),
+    ]
+    noisy = MARKETS.replace("users = 1", "users = 1\ntemperature = [0, 0.1]")
+    found = read_search(write(noisy))
+    assert [family.temperature for family in found.families] == [(0, 0), (0.1, 0.1)]
+    assert [family.quantal for family in found.families] == [False, True]
+    warm = MARKETS.replace("users = 1", "users = 1\ntemperature = {least = 0.1, greatest = 1}")
+    assert read_search(write(warm)).families[0].temperature == (0.1, 1.0)
+
+
+def report(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    add_report_arguments(parser)
+    return run_report(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture(scope="module")
+def written(straight, tmp_path_factory):
+    """What the command writes of the same markets."""
+    path = tmp_path_factory.mktemp("written") / "out.nc"
+    write_search(path, path.with_suffix(".parquet"), MARKETS, {"certified": 12}, straight)
+    return path
+
+
+def test_one_market_is_solved_again_to_the_bit(written, capsys):
+    assert report(written, "--game", "7") == 0
+    printed = capsys.readouterr().out
+    assert "status: certified" in printed
+    assert "signal: [[[[" in printed
+    assert printed.endswith("Bitwise as in the results' row.\n")
+
+
+def test_a_changed_row_shows(written, straight, tmp_path, capsys):
+    changed = {name: values.copy() for name, values in straight.items()}
+    changed["user_values"][7, 0] += 0.25
+    changed["status"][7] = "local"
+    path = tmp_path / "out.nc"
+    write_search(path, path.with_suffix(".parquet"), MARKETS, {"certified": 12}, changed)
+    assert report(path, "--game", "7") == 3
+    printed = capsys.readouterr().out
+    assert "Differs from the results' row: status by inf, user_values by 0.25" in printed
+
+
+def test_profiles_are_kept_unless_they_are_many(straight, write, tmp_path):
+    assert straight["signal"].shape == (12, 2, 1, 2, 2)
+    assert straight["objective"].shape == (12, 2, 1, 2, 2)
+    text = MARKETS.replace("[market]", "[results]\nprofiles = false\n[market]")
+    found = run_search(read_search(write(text)), tmp_path / "blocks")
+    dropped = straight.keys() - found.keys()
+    assert dropped == set(GAME_DATA)
+    assert_same(found, {name: straight[name] for name in found})
+    many = read_search(write(MARKETS.replace("games = 12", "games = 10_000_000")))
+    assert not Markets(many).profiles

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 import diffgame as dg
 from benchmarks.bilevel import run
-from benchmarks.bilevel_problems import PROBLEMS
 from diffgame._bilevel import BilevelStatus, solve_bilevel
+from diffgame.bench._bilevel_problems import PROBLEMS
 from diffgame.games import StackelbergDuopoly
 
 KEY = jax.random.key(0)

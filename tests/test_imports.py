@@ -11,6 +11,7 @@ import diffgame
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
+    "_stored_program",
     "_terminal",
     "_implicit",
     "_linear_program",
@@ -29,6 +30,7 @@ LAYERS = (
     "_unconstrained_search",
     "_constrained_response",
     "_response",
+    "_shard",
     "_total",
     "_fixed_point",
     "_crowd_game",
@@ -58,9 +60,10 @@ LAYERS = (
     "games",
     "finite",
     "market",
-    "batch",
     "preferences",
     "study",
+    "batch",
+    "bench",
     "_command",
     "__main__",
 )

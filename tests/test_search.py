@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffgame import ProbabilityTable
 from diffgame.market import Market, MarketStatus, _search, find_equilibria
 from diffgame.market._settle import settle_user_starts, settle_users, smooth
 

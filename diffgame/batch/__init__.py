@@ -2,6 +2,7 @@
 
 from ._checkpoint import BatchError as BatchError
 from ._ladder import Rung as Rung, default_ladder as default_ladder
+from ._processes import Processes as Processes
 from ._progress import Progress as Progress
 from ._solve_many import (
     BatchResult as BatchResult,

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,15 +19,23 @@ class BatchError(ValueError):
     """A batch that cannot run or a checkpoint that cannot be used; one line says why."""
 
 
-def _write(path: Path, save) -> None:
-    """Write beside the file and rename: whoever is killed leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
+def write_whole(path: Path, save: Callable[[IO[bytes]], object], *, sync: bool = True) -> None:
+    """Write beside the file and rename: whoever is killed leaves the old file or the new one.
+
+    `sync`: whether it also outlives a loss of power.
+    """
+    # The process in the name: two of them may write the same file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            with partial.open("wb") as file:
+                save(file)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise BatchError(
             f"{path}: cannot be written ({error.strerror}); finished blocks are kept: free "
@@ -60,19 +68,22 @@ class Checkpoint:
         elif any(folder.glob("block-*.npz")):
             raise BatchError(f"{path}: is missing; name another folder or remove this one")
         else:
-            _write(path, lambda file: file.write(text.encode()))
+            write_whole(path, lambda file: file.write(text.encode()))
 
     def _path(self, first: int, stop: int) -> Path:
         return self._folder / f"block-{first:012d}-{stop:012d}.npz"
 
-    def read(self, first: int, stop: int) -> dict[str, np.ndarray] | None:
-        """The block if it is finished; None if it is not there.
+    def finished(self) -> set[tuple[int, int]]:
+        """First game and the one after the last of every finished block."""
+        names = [path.stem.split("-") for path in self._folder.glob("block-*.npz")]
+        return {(int(first), int(stop)) for _, first, stop in names}
+
+    def read(self, first: int, stop: int) -> dict[str, np.ndarray]:
+        """A finished block.
 
         **Errors:** BatchError for a file that is cut short or of another run.
         """
         path = self._path(first, stop)
-        if not path.exists():
-            return None
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 block = {name: file[name] for name in file.files}
@@ -91,7 +102,7 @@ class Checkpoint:
     def write(self, first: int, stop: int, block: Mapping[str, np.ndarray]) -> None:
         """Keep a finished block."""
         whole: dict[str, Any] = {**block, "stamp": np.array(self._stamp)}
-        _write(self._path(first, stop), lambda file: np.savez(file, **whole))
+        write_whole(self._path(first, stop), lambda file: np.savez(file, **whole))
 
 
 def _compare(path: Path, wanted: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Scalar
 
+from .. import _solve
 from .._certificate import certify
 from .._equilibrium import Equilibrium, Status
 from .._game import AbstractGame
@@ -12,7 +13,7 @@ from .._play import play, split
 from .._policy import AbstractPolicy
 from .._problem import AbstractProblem, Problem
 from .._response import AbstractResponse
-from .._solve import _GROWTH, _freeze, _judge, _largest, _pose, _prices, _within
+from .._solve import Carry, freeze, growth_bound, judge, pose, prices_of, unfinished
 from .._solver import AbstractSolver
 from ._source import AbstractSource
 
@@ -24,23 +25,12 @@ STATUSES = (
     "improvable",
     "response_inexact",
     "crowd_not_settled",
+    "not_concave",
     "max_steps",
     "diverged",
     "nonfinite",
 )
 GOES_ON, FROM_ITS_START, FROM_HERE = range(3)
-
-
-class Carry(eqx.Module):
-    """All that the next step needs."""
-
-    parameters: PyTree
-    field: PyTree
-    residual: Scalar
-    bounded: Bool[Array, ""]
-    bound: Scalar
-    state: PyTree
-    steps: Int[Array, ""]
 
 
 class Search(eqx.Module):
@@ -52,57 +42,45 @@ class Search(eqx.Module):
     tolerance: Scalar
     max_steps: Int[Array, ""]
     pause: Int[Array, ""]
+    precision: str = eqx.field(static=True)
 
     def pose(self, index: Int[Array, ""]) -> tuple[AbstractProblem, PyTree]:
-        """A game's problem and its own start."""
+        """A game's problem and its own start, in the search's precision."""
         game, profile = self.source.game(index)
+        game, profile, response = self.cast((game, profile, self.response))
         parameters, rest = split(profile)
-        return _pose(Problem(game, self.response, rest, True, None), parameters, None, True)
+        return pose(Problem(game, response, rest, True, None), parameters, None, True)
 
-
-def _measure(problem: AbstractProblem, parameters: PyTree, bound: Scalar):
-    field = problem.field(parameters)
-    residual = _largest(problem.residual(parameters, field))
-    # A projection may hide a field that is not finite.
-    residual = jnp.where(jnp.isfinite(_largest(field)), residual, jnp.nan)
-    return field, residual, _within(_largest(parameters), bound)
+    def cast(self, tree: PyTree) -> PyTree:
+        """The same with all floating arrays in the search's precision."""
+        if self.precision == "float64":
+            return tree
+        floats, rest = eqx.partition(tree, eqx.is_inexact_array)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf.astype(self.precision), floats), rest)
 
 
 def begin(search: Search, index: Int[Array, ""], start: PyTree | None) -> Carry:
     """Before the first step of a rung, from `start` or from the game's own."""
-    problem, own = _freeze(search.pose(index))
+    problem, own = freeze(search.pose(index))
     start = own if start is None else start
-    bound = _GROWTH * (1 + _largest(own))
-    state = eqx.filter(_freeze(search.solver).init(problem, start), eqx.is_array)
-    return Carry(start, *_measure(problem, start, bound), bound, state, jnp.array(0))
+    solver = freeze(search.cast(search.solver))
+    return search.cast(_solve.begin(problem, solver, start, growth_bound(own))[0])
 
 
 def advance(search: Search, lane: tuple[Int[Array, ""], Int[Array, ""], Carry]):
     """At most `pause` steps more; returns the carry and whether the search is to go on."""
     index, mode, carry = lane
-    problem, own = _freeze(search.pose(index))
-    solver = _freeze(search.solver)
+    problem, own = freeze(search.pose(index))
+    solver, bound = freeze(search.cast(search.solver)), growth_bound(own)
     start = jax.tree.map(
         lambda mine, here: jnp.where(mode == FROM_ITS_START, mine, here), own, carry.parameters
     )
-    fresh = begin(search, index, start)
+    fresh, fixed = _solve.begin(problem, solver, start, bound)
+    fresh = search.cast(fresh)
     carry = jax.tree.map(lambda new, old: jnp.where(mode == GOES_ON, old, new), fresh, carry)
-    fixed = eqx.filter(solver.init(problem, start), eqx.is_array, inverse=True)
     stop = jnp.minimum(carry.steps + search.pause, search.max_steps)
-
-    def unfinished(carry):
-        open_ = jnp.isfinite(carry.residual) & (carry.residual > search.tolerance)
-        return open_ & carry.bounded
-
-    def step(carry):
-        state = eqx.combine(carry.state, fixed)
-        parameters, state = solver.step(problem, carry.parameters, carry.field, state)
-        measured = _measure(problem, parameters, carry.bound)
-        state = eqx.filter(state, eqx.is_array)
-        return Carry(parameters, *measured, carry.bound, state, carry.steps + 1)
-
-    carry = jax.lax.while_loop(lambda carry: unfinished(carry) & (carry.steps < stop), step, carry)
-    return carry, unfinished(carry) & (carry.steps < search.max_steps)
+    carry = _solve.advance(problem, solver, carry, fixed, bound, search.tolerance, stop)
+    return carry, unfinished(carry, search.tolerance) & (carry.steps < search.max_steps)
 
 
 class End(eqx.Module):
@@ -137,10 +115,10 @@ def examine(
     game: AbstractGame = search.source.game(index)[0]
     profile = problem.profile(parameters)
     outcome = play(game, search.response, profile)
-    status = _judge(parameters, outcome, residual, bounded, tolerance)
+    status = judge(game, search.response, parameters, outcome, residual, bounded, tolerance)
     gain = curvature = gap = jnp.full((), jnp.nan)
     if shared.tolerance is not None:
-        paid = _prices(problem, parameters)
+        paid = prices_of(problem, parameters)
         steps = jnp.array(0)
         found = Equilibrium(profile, outcome, residual, status, steps, "", multipliers=paid)
         key = jax.random.fold_in(shared.key, index)

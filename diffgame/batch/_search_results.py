@@ -1,6 +1,7 @@
 """The results of a search: a netCDF file and a Parquet table, each written whole or not at all."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -9,13 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ._checkpoint import BatchError
+from ._search_axes import GAME_DATA, axes_of
 
 FORMAT = "diffgame.search_results/1"
-_PER_PROVIDER = ("payoffs",)
-
-
-def _axis(name: str) -> str:
-    return "provider" if name in _PER_PROVIDER else "user"
 
 
 def _whole(path: Path, save: Callable[[Path], object]) -> None:
@@ -35,9 +32,17 @@ def _whole(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def write_search(
-    path: Path, table: Path, spec: str, counts: Mapping[str, int], columns: dict[str, np.ndarray]
+    path: Path,
+    table: Path,
+    spec: str,
+    counts: Mapping[str, int],
+    columns: dict[str, np.ndarray],
+    rate: float = math.nan,
 ) -> None:
-    """Both files: dimensions game, user, provider; `spec` is the text of the search's file."""
+    """Both files; games and profiles go to netCDF only.
+
+    `spec`: the text of the search's file. `rate`: games per second, NaN if nothing was computed.
+    """
     import pyarrow
     import pyarrow.parquet
     import xarray
@@ -48,13 +53,16 @@ def write_search(
         "jax": version("jax"),
         "statuses": json.dumps(counts),
         "spec": spec,
+        "games_per_second": str(rate),
     }
     flat: dict[str, np.ndarray] = {"game": np.arange(len(columns["status"]))}
     data = {}
     for name, values in columns.items():
-        axes = ("game",) if values.ndim == 1 else ("game", _axis(name))
+        axes = ("game", *axes_of(name, values.ndim))
         # netCDF by way of HDF5 has no plain booleans.
         data[name] = (axes, values.astype(np.int8) if values.dtype == bool else values)
+        if name in GAME_DATA or name.startswith("profile."):
+            continue
         if values.ndim == 1:
             flat[name] = values
         else:
@@ -63,3 +71,31 @@ def write_search(
     _whole(path, lambda partial: dataset.to_netcdf(partial, engine="h5netcdf"))
     rows = pyarrow.table(flat).replace_schema_metadata(header)
     _whole(table, lambda partial: pyarrow.parquet.write_table(rows, partial))
+
+
+def read_results(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The header and the columns of a results file.
+
+    **Errors:** BatchError in one line for what is no results file or is cut short.
+    """
+    import xarray
+
+    advice = "name the OUT.nc of diffgame search"
+    if not path.is_file():
+        raise BatchError(f"{path}: there is no such file; {advice}")
+    try:
+        with xarray.open_dataset(path, engine="h5netcdf") as file:
+            header = {name: str(value) for name, value in file.attrs.items()}
+            columns = {str(name): file[name].values for name in file.data_vars}
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise BatchError(
+            f"{path}: cannot be read as results, it may be cut short; {advice}"
+        ) from error
+    if header.get("format") != FORMAT:
+        found = header.get("format", "no format")
+        raise BatchError(f"{path}: has {found!r} where {FORMAT!r} is needed; {advice}")
+    missing = [name for name in ("spec", "statuses") if name not in header]
+    missing += [name for name in ("status", "certified") if name not in columns]
+    if missing:
+        raise BatchError(f"{path}: has no {missing[0]!r}, it may be cut short; {advice}")
+    return header, columns

@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from .._response import AbstractResponse
 from ._blocks import Block, block_bounds, join_blocks, run_blocks
-from ._checkpoint import Checkpoint
-from ._ladder import Rung, default_ladder
+from ._ladder import Rung, check_ladder, default_ladder
 from ._lanes import Lanes
+from ._processes import Processes
 from ._progress import Progress
 from ._search import (
     FROM_HERE,
@@ -113,12 +113,14 @@ class _Engine:
                 jnp.asarray(rung.tolerance),
                 jnp.asarray(rung.max_steps),
                 jnp.asarray(_PAUSE),
+                rung.precision,
             )
             for rung in ladder
         ]
         settings = CertificateSettings() if certificate is None else certificate
+        # The last search is in float64, whatever the others are in.
         self.examination = Examination(
-            self.searches[0],
+            self.searches[-1],
             key,
             None if certificate is None else settings.tolerance,
             settings.starts,
@@ -135,7 +137,7 @@ class _Engine:
     def block(self, first: int, stop: int) -> Block:
         """Solve and certify the games from `first` to before `stop`."""
         size = stop - first
-        shape = eqx.filter_eval_shape(begin, self.searches[0], jnp.array(0), None)
+        shape = eqx.filter_eval_shape(begin, self.searches[-1], jnp.array(0), None)
         ends = _Ends(
             self._blank(shape.parameters, size),
             # Not finite: a search that has not begun begins at the game's own start.
@@ -189,6 +191,7 @@ class _Engine:
                 ends.rung[game] = number
                 residual = carry.residual[lane]
                 done = np.isfinite(residual) and residual <= self.ladder[number].tolerance
+                done = done and self.ladder[number].precision == "float64"
                 if not (done and carry.bounded[lane]):
                     left.append(game)
         return np.array(sorted(left), int)
@@ -286,6 +289,7 @@ def solve_many(
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], Any] | None = None,
     until: Callable[[Progress], bool] | None = None,
+    processes: Processes | None = None,
 ) -> BatchResult:
     """Solve any number of games, each to its own end, and certify every end.
 
@@ -311,9 +315,13 @@ def solve_many(
     - `checkpoint`: a folder. Every finished block becomes a file, whole or absent; a run with the
         same arguments continues from there and ends bitwise equal.
     - `progress`: called after every block. `until`: stops after the block for which it is true.
+    - `processes`: which of how many processes this is, if several call with the same arguments.
+        They take turns with the blocks and need `checkpoint`, a folder that all of them see; each
+        returns the whole result, and `progress` and `until` are those of process 0. Default: what
+        `jax.distributed` says. No result depends on how many.
 
-    Searches and certificates are in the precision of the games' arrays, which must be float64
-    (`jax.config.update("jax_enable_x64", True)`).
+    Games' arrays must be float64 (`jax.config.update("jax_enable_x64", True)`): so are searches,
+    except on rungs of `precision="float32"`, and all certificates.
 
     **Errors:** ValueError for settings out of range or arrays that disagree; `BatchError` for a
     checkpoint that cannot be used or written. A game that raises (or is not finite, or diverges)
@@ -332,8 +340,7 @@ def solve_many(
     if chunk < 1 or lanes < 1:
         raise ValueError(f"solve_many: chunk is {chunk}, lanes {lanes}; give at least 1 of each.")
     ladder = default_ladder() if ladder is None else tuple(ladder)
-    if not ladder:
-        raise ValueError("solve_many: the ladder is empty; give at least one Rung.")
+    check_ladder(ladder)
     made, searched = jax.random.split(key)
     if profiles is not None:
         if count is not None:
@@ -356,8 +363,9 @@ def solve_many(
                 "solve_many: the games have arrays in float32, and certificates need float64: set "
                 'jax.config.update("jax_enable_x64", True) before making them.'
             )
-    folder = None
+    folder, settings = None, {}
     if checkpoint is not None:
+        folder = Path(checkpoint)
         settings = {
             "games": number,
             "source": source.describe(number),
@@ -369,7 +377,8 @@ def solve_many(
             "lanes": lanes,
             "platform": engine.lanes.devices[0].platform,
         }
-        folder = Checkpoint(Path(checkpoint), settings)
     bounds = list(block_bounds(number, chunk))
-    blocks = run_blocks(bounds, engine.block, folder, progress, until)
+    if processes is None:
+        processes = Processes(jax.process_index(), jax.process_count())
+    blocks = run_blocks(bounds, engine.block, folder, settings, progress, until, processes)
     return _result(blocks, engine, number)

@@ -251,11 +251,12 @@ class MarkupIteration(AbstractSolver):
     ) -> tuple[PyTree, PyTree]:
         game, response, chunk = _pricing(problem, parameters)
 
-        def sales(user):
-            choice = response(game, parameters.offer, user)
-            return user.sensitivity / response.temperature * choice[:-1]
+        def sales(shared, user):
+            game, response, offers = shared
+            return user.sensitivity / response.temperature * response(game, offers, user)[:-1]
 
-        slope = game.arrange(total(sales, game.mass, game.users, chunk=chunk))
+        shared = game, response, parameters.offer
+        slope = game.arrange(total(sales, shared, game.mass, game.users, chunk=chunk))
         # What nobody buys any more has no slope, and stays.
         rise = jnp.where(slope > 0, field.offer / jnp.where(slope > 0, slope, 1), 0)
         moved = eqx.tree_at(lambda policy: policy.offer, parameters, parameters.offer + rise)
