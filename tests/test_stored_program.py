@@ -115,7 +115,7 @@ def test_the_longest_unused_programs_are_removed(folder, monkeypatch):
     function(TABLE, np.float64(3))
     (first,) = folder.iterdir()
     os.utime(first, (0, 0))
-    monkeypatch.setattr(_stored_program, "_MOST_BYTES", first.stat().st_size + 100)
+    monkeypatch.setattr(_stored_program, "_MOST_BYTES", 2 * first.stat().st_size - 1)
     function(TABLE, np.float64(3), power=2)
     assert first not in list(folder.iterdir())
     assert len(list(folder.iterdir())) == 1
