@@ -130,7 +130,7 @@ jax.config.update("jax_enable_x64", True)
 from diffgame import _stored_program
 from diffgame.market._segment import unit_utility
 _stored_program.keep_programs(Path(sys.argv[1]))
-found = _stored_program.stored_jit(unit_utility)(jnp.arange(6.0).reshape(1, 2, 3))
+found = _stored_program.stored_jit(unit_utility)(jnp.array([[[0.0, 1.0], [2.0, 4.0]]]))
 print([value.tolist() for value in found])
 """
 
@@ -146,5 +146,5 @@ def test_two_processes_share_a_program(tmp_path):
         ).stdout
         for _ in range(2)
     ]
-    assert runs[0] == runs[1] == "[[[[0.0, 0.2, 0.4], [0.6, 0.8, 1.0]]], [5.0]]\n"
+    assert runs[0] == runs[1] == "[[[[0.0, 0.25], [0.5, 1.0]]], [4.0]]\n"
     assert len(list(tmp_path.iterdir())) == 1
