@@ -208,7 +208,11 @@ def report(rows: Sequence[Row], about: dict[str, Any], out: Path | None) -> None
         if row.remark:
             print(f"  {row.remark}")
     if out is not None:
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        content = {"machine": about, "rows": [row.record() for row in rows]}
-        beside.write_text(json.dumps(content, indent=2) + "\n")
-        beside.replace(out)
+        write(out, {"machine": about, "rows": [row.record() for row in rows]})
+
+
+def write(out: Path, content: dict[str, Any]) -> None:
+    """Write the file whole or not at all."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.replace(out)

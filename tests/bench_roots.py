@@ -40,13 +40,12 @@ def make(setup):
         root = np.sqrt(target)
         second = target.ravel()[0] == 1
         if name == "first call slow" and calls == 1:
-            time.sleep(2.0)
+            time.sleep(3.0)
         if name == "hangs":
             if second:
                 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
                 CALLS.with_name("child").write_text(str(child.pid))
-            while second:
-                pass
+                time.sleep(600)
         if name == "hangs at first":
             time.sleep(600)
         if name == "aborts" and second:

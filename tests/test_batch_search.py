@@ -374,5 +374,7 @@ def test_profiles_are_kept_unless_they_are_many(straight, write, tmp_path):
     dropped = straight.keys() - found.keys()
     assert dropped == set(GAME_DATA)
     assert_same(found, {name: straight[name] for name in found})
-    many = read_search(write(MARKETS.replace("games = 12", "games = 10_000_000")))
-    assert not Markets(many).profiles
+    many = MARKETS.replace("games = 12", "games = 10_000_000").replace(
+        "chunk = 5", "chunk = 10_000"
+    )
+    assert not Markets(read_search(write(many))).profiles

@@ -47,5 +47,8 @@ def _distance(mine: Any, kept: Any) -> float:
         return 0.0 if str(mine) == str(kept) else np.inf
     if mine.shape != kept.shape:
         return np.inf
-    same = (mine == kept) | (np.isnan(mine * 1.0) & np.isnan(kept * 1.0))
-    return float(np.max(np.where(same, 0, np.abs(mine * 1.0 - kept)), initial=0))
+    mine, kept = mine * 1.0, kept * 1.0
+    same = (mine == kept) | (np.isnan(mine) & np.isnan(kept))
+    both = np.isfinite(mine) & np.isfinite(kept)
+    far = np.where(both, np.abs(np.where(both, mine, 0) - np.where(both, kept, 0)), np.inf)
+    return float(np.max(np.where(same, 0, far), initial=0))

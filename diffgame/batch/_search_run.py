@@ -34,15 +34,13 @@ def _stop(file: SearchFile) -> Callable[[Progress], bool]:
     return until
 
 
-def _bounds(file: SearchFile) -> dict[tuple[int, int], MarketFamily]:
-    """Every block with its family: equal shares of the games, one family after another."""
-    found = {}
+def _shares(file: SearchFile) -> list[tuple[int, int, MarketFamily]]:
+    """Every family with its first game and the one after its last: equal shares, in order."""
     count = len(file.families)
-    for number, family in enumerate(file.families):
-        first, stop = (file.games * part // count for part in (number, number + 1))
-        for begin, end in block_bounds(stop - first, file.chunk):
-            found[first + begin, first + end] = family
-    return found
+    return [
+        (file.games * number // count, file.games * (number + 1) // count, family)
+        for number, family in enumerate(file.families)
+    ]
 
 
 class Markets:
@@ -50,7 +48,7 @@ class Markets:
 
     def __init__(self, file: SearchFile):
         self._lanes = Lanes(file.lanes, jax.local_devices())
-        self._families = _bounds(file)
+        self._shares, self._chunk = _shares(file), file.chunk
         self._sizes = {
             "user": max(family.users for family in file.families),
             "provider": max(family.providers for family in file.families),
@@ -67,10 +65,14 @@ class Markets:
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        return list(self._families)
+        return [
+            (first + begin, first + end)
+            for first, stop, _ in self._shares
+            for begin, end in block_bounds(stop - first, self._chunk)
+        ]
 
     def block(self, first: int, stop: int) -> Block:
-        family, width = self._families[first, stop], self._lanes.width
+        family, width = self.family(first), self._lanes.width
         parts, errors = [], {}
         for begun in range(first, stop, width):
             games = begun + np.arange(width)
@@ -106,9 +108,7 @@ class Markets:
 
     def family(self, game: int) -> MarketFamily:
         """The family of a game by its number."""
-        return next(
-            family for (first, stop), family in self._families.items() if first <= game < stop
-        )
+        return next(family for first, stop, family in self._shares if first <= game < stop)
 
 
 def market_columns(columns: Block) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ from ._suite import Answer, Budget, Game, Verdict
 TOLERANCE = 1e-9
 SIZES = (3, 5, 10)
 GAP = (
-    "the larger gain of a player from its best deviation, as a share of its range of payoffs, in "
-    f"exact arithmetic 0 at an equilibrium; certified up to {TOLERANCE:g}"
+    "the larger gain of a player from its best deviation, as a share of its range of payoffs; "
+    f"certified up to {TOLERANCE:g}"
 )
 
 

@@ -1,0 +1,68 @@
+"""How long a whole `diffgame audit` takes: the first run of all, and the runs after it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import _harness
+
+_MARKET = Path(__file__).parent.parent / "examples" / "markets" / "opposed_users.json"
+# The modes of `--quick` leave half of the programs out.
+_QUICK = ("--modes", "personalized", "--starts", "2")
+
+
+def _children() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+def _run(cache: Path, options: tuple[str, ...]) -> tuple[float, float, int, str]:
+    """Seconds, seconds of processor time, exit status and report of one process."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    code = "import sys; from diffgame._command import main; sys.exit(main())"
+    begun, used = time.perf_counter(), _children()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "audit", str(_MARKET), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return time.perf_counter() - begun, _children() - used, done.returncode, done.stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line per run; the exit status is 0 if all runs reported the same."""
+    parser = _harness.arguments("start", __doc__ or "")
+    parser.add_argument("--runs", type=int, default=4, help="the first with an empty cache")
+    options = parser.parse_args(arguments)
+    if options.runs < 2:
+        parser.error(f"--runs is {options.runs}; give at least 2, the first has an empty cache")
+    print("; ".join(f"{name} {value}" for name, value in _harness.machine(()).items()))
+    print(f"diffgame audit {_MARKET.name}, whole process\n")
+    print(f"{'run':28}{'seconds':>9}{'processor':>11}{'exit':>6}")
+    reports, rows = set(), []
+    with tempfile.TemporaryDirectory() as cache:
+        for number in range(options.runs):
+            quick = _QUICK if options.quick else ()
+            seconds, used, status, report = _run(Path(cache), quick)
+            name = "first, empty cache" if number == 0 else f"run {number + 1}"
+            print(f"{name:28}{seconds:9.1f}{used:11.1f}{status:6}", flush=True)
+            reports.add((status, report))
+            rows.append({"run": number + 1, "seconds": seconds, "processor_seconds": used})
+        size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
+    print(
+        f"cache: {size / 1e6:.0f} MB; reports are {'equal' if len(reports) == 1 else 'DIFFERENT'}"
+    )
+    if options.json is not None:
+        _harness.write(options.json, {"machine": _harness.machine(()), "rows": rows})
+    return 0 if len(reports) == 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
