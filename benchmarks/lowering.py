@@ -201,11 +201,14 @@ def _persuasion() -> tuple[Callable, Any]:
 
 
 def _plain_programs() -> tuple[Callable, Any]:
-    rows = jnp.linspace(-1.0, 1.0, 8 * 15).reshape(8, 3, 5)
-    empty = jnp.zeros((8, 0, 1))
-    cost, within, coupling = jnp.ones((8, 5)), jnp.zeros((8, 0, 0, 1)), jnp.zeros((8, 3, 0, 1))
-    program = LinearProgram(empty, cost, within, coupling, rows, rows[..., 0])
-    return jax.vmap(solve_linear_program), (program,)
+    def one(rows):
+        count, slacks = rows.shape
+        nothing = jnp.zeros((0, 1)), jnp.ones(slacks), jnp.zeros((0, 0, 1))
+        return solve_linear_program(
+            LinearProgram(*nothing, jnp.zeros((count, 0, 1)), rows, rows[:, 0])
+        )
+
+    return jax.vmap(one), (jnp.linspace(-1.0, 1.0, 8 * 15).reshape(8, 3, 5),)
 
 
 def _of_games(solver: Callable) -> Callable:
@@ -228,7 +231,7 @@ def programs() -> dict[str, tuple[Callable, Any]]:
         "logit path": lambda game: logit_equilibrium(game, 2.0),
         "nash_limit": nash_limit,
         "lemke_howson": lemke_howson,
-        "zero_sum": zero_sum_equilibrium,
+        "zero_sum": lambda game: zero_sum_equilibrium(game.payoffs[0]),
         "correlated": correlated_equilibrium,
         "commitment": stackelberg_commitment,
     }

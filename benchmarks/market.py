@@ -1,109 +1,37 @@
-"""Persuasion programs and personalized equilibria: batched in JAX against HiGHS one by one."""
+"""Linear programs and equilibria of markets: batched in JAX, against HiGHS."""
 
+import concurrent.futures
 import functools
+import multiprocessing
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffgame._interior_point import solve_linear_program
-from diffgame._linear_program import Dual, LinearProgram, Primal, check_optimum
+from diffgame._loop import while_lanes
 from diffgame.market import exploitability, meet
-from diffgame.market._dynamics import recommend, settle_user
+from diffgame.market._dynamics import propose, recommend, settle_user
 from diffgame.market._equilibrium_values import equilibrium_segment, nearest_equilibrium
 from diffgame.market._frontier import find_frontiers
+from diffgame.market._segment import make_segment
 
 from ._harness import (
     Row,
     alternate,
     arguments,
     compile_batched,
+    cores,
     machine,
     median_seconds,
     report,
     require,
 )
+from .market_programs import PARTS, compare_one, compare_programs, share
 
-GAP = 1e-9
 EXPLOITABILITY = 1e-6
-_PARTS = 3
+NEGLIGIBLE = 1e-9
 _CHUNK = 128
-
-
-def persuasion(prior, utility, objective) -> LinearProgram:
-    """Which signal [actions, states] serves a lone provider best."""
-    actions, states = utility.shape
-    others = np.array([[b for b in range(actions) if b != a] for a in range(actions)])
-    lead = (utility[:, None] - utility[others]) * prior[None, None]
-    rows = jnp.broadcast_to(jnp.eye(states)[:, None], (states, actions, states))
-    empty = jnp.zeros((states, 0))
-    return LinearProgram(
-        -objective * prior[None], jnp.zeros(0), lead, rows, empty, jnp.ones(states)
-    )
-
-
-def _solve(prior, utility, objective):
-    program = persuasion(prior, utility, objective)
-    primal, dual, _ = solve_linear_program(program)
-    return check_optimum(program, primal, dual, GAP)
-
-
-@jax.jit
-@jax.vmap
-def _recheck(prior, utility, objective, signal, within, rows):
-    """The same check for the peer's answers."""
-    program = persuasion(prior, utility, objective)
-    return check_optimum(program, Primal(signal, jnp.zeros(0)), Dual(within, rows), GAP)
-
-
-def _share(flags) -> float:
-    return float(np.mean(np.asarray(flags)))
-
-
-def compare_programs(actions: int, states: int, batch: int, seed: int = 0) -> Row:
-    """Random persuasion programs: prior from a flat Dirichlet law, payoffs uniform on [0, 1]."""
-    from . import _highs
-
-    rng = np.random.default_rng(seed)
-    prior = rng.dirichlet(np.ones(states), size=batch)
-    utility, objective = rng.uniform(size=(2, batch, actions, states))
-    data = tuple(jnp.asarray(part) for part in (prior, utility, objective))
-    measured = min(batch, 900)
-    programs = [
-        _highs.persuasion_program(*part)
-        for part in zip(prior[:measured], utility[:measured], objective[:measured], strict=True)
-    ]
-    ours = compile_batched(jax.vmap(_solve), *data)
-    parts = [programs[part::_PARTS] for part in range(_PARTS)]
-    seconds, peer_seconds, answers = alternate(ours.all_cores, _highs.solve_each, parts)
-    found = ours.all_cores()
-    order = np.concatenate([np.arange(measured)[part::_PARTS] for part in range(_PARTS)])
-    flat = [answer for part in answers for answer in part]
-    signal = np.array([answer[1] for answer in flat]).reshape(-1, actions, states)
-    rows = np.array([answer[2] for answer in flat])
-    checked = _recheck(
-        *(part[order] for part in data),
-        jnp.asarray(signal),
-        jnp.asarray(rows[:, :-states].reshape(-1, actions, actions - 1)),
-        jnp.asarray(rows[:, -states:]),
-    )
-    optimal = np.array([answer[0] for answer in flat]) & np.asarray(checked.certified)
-    alone = sum(peer_seconds) / measured * batch / median_seconds(ours.one_core)
-    gap = float(np.max(np.abs(found.value - found.bound)))
-    peer_gap = float(jnp.max(jnp.abs(checked.value - checked.bound)))
-    return Row(
-        f"persuasion program {actions}x{states}",
-        batch,
-        seconds,
-        "highspy, one after another",
-        sum(peer_seconds) / measured * batch,
-        _share(found.certified),
-        _share(optimal),
-        ours.compile_seconds,
-        measured,
-        f"ratio on one core {alone:.1f}; largest gap: ours {gap:.1e}, peer {peer_gap:.1e}",
-    )
 
 
 def random_markets(markets: int, users: int, seed: int = 0):
@@ -143,17 +71,39 @@ def _settle_market(prior, utility, objective):
     return jax.vmap(functools.partial(_settle_user, prior), in_axes=(0, 1))(utility, objective)
 
 
-def _settle_markets(prior, utility, objective):
+def _settle_group(prior, utility, objective):
+    """The same where all users see one signal: what is proposed in turn, until nobody leaves."""
+    providers, users = objective.shape[:2]
+    segment = make_segment(prior, utility, objective / users, jnp.ones(users))
+    silent = recommend(segment, jnp.ones((len(prior), 1)))
+    proposals, incumbents = propose(segment, jnp.broadcast_to(silent, (providers, *silent.shape)))
+    # All babble, the dynamics' end, and each signal of that end posted by all.
+    order = jnp.array([0, 1, *range(2 + providers, 2 + 2 * providers)])
+
+    def goes_on(carry):
+        at, gain, _ = carry
+        return (at < len(order)) & (gain > NEGLIGIBLE)
+
+    def assess(shared, carry):
+        segment, proposals, incumbents = shared
+        at, gain, values = carry
+        meeting = meet(segment, proposals[order[at]], incumbents[order[at]])
+        most = jnp.max(exploitability(segment, meeting).upper)
+        better = most < gain
+        reached = jnp.max(meeting.values, axis=0)
+        return at + 1, jnp.where(better, most, gain), jnp.where(better, reached, values)
+
+    start = jnp.array(0), jnp.array(jnp.inf), jnp.zeros(users)
+    _, gain, values = while_lanes(goes_on, assess, (segment, proposals, incumbents), start)
+    return values, gain
+
+
+def _in_chunks(settle, *arrays):
     """All markets in chunks that fit the cache; the last one is filled up with the first market."""
-    count = len(prior)
+    count = len(arrays[0])
     index = jnp.arange(-(-count // _CHUNK) * _CHUNK)
     index = jnp.where(index < count, index, 0).reshape(-1, _CHUNK)
-    found = jax.lax.map(
-        lambda chunk: jax.vmap(_settle_market)(
-            *(part[chunk] for part in (prior, utility, objective))
-        ),
-        index,
-    )
+    found = jax.lax.map(lambda chunk: jax.vmap(settle)(*(part[chunk] for part in arrays)), index)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], found)
 
 
@@ -163,7 +113,7 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
 
     data = random_markets(markets, users, seed)
     arrays = tuple(jnp.asarray(part) for part in data)
-    ours = compile_batched(_settle_markets, *arrays)
+    ours = compile_batched(functools.partial(_in_chunks, _settle_market), *arrays)
     highs = _highs.solver()
 
     def peer(part):
@@ -175,7 +125,7 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
                 answers.append(_highs.settle(model))
         return answers
 
-    parts = np.array_split(np.arange(markets), _PARTS)
+    parts = np.array_split(np.arange(markets), PARTS)
     seconds, peer_seconds, answers = alternate(ours.all_cores, peer, parts)
     values, gains = ours.all_cores()
     alone = sum(peer_seconds) / median_seconds(ours.one_core)
@@ -186,15 +136,15 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
         fine = np.isfinite(gains) & (gains <= EXPLOITABILITY)
         return np.all(fine, axis=1)
 
-    same = _share(np.abs(values - peer_values) <= 1e-6)
+    same = share(np.abs(values - peer_values) <= 1e-6)
     return Row(
         f"personalized equilibrium, {users} user{'s' * (users > 1)}",
         markets,
         seconds,
         "highspy, same dynamics, one after another",
         sum(peer_seconds),
-        _share(certified(gains)),
-        _share(certified(peer_gains)),
+        share(certified(gains)),
+        share(certified(peer_gains)),
         ours.compile_seconds,
         markets,
         f"{markets / seconds:.0f} against {markets / sum(peer_seconds):.0f} per second; "
@@ -203,25 +153,68 @@ def compare_equilibria(markets: int, users: int, seed: int = 0) -> Row:
     )
 
 
+def compare_anonymous(markets: int, users: int = 2, seed: int = 0) -> Row:
+    """Random markets whose users all see one signal, settled from babbling and assessed."""
+    from . import _highs, _highs_anonymous
+
+    data = random_markets(markets, users, seed)
+    arrays = tuple(jnp.asarray(part) for part in data)
+    ours = compile_batched(functools.partial(_in_chunks, _settle_group), *arrays)
+    highs = _highs.solver()
+
+    def peer(part):
+        models = (
+            _highs_anonymous.Group(highs, *(piece[market] for piece in data)) for market in part
+        )
+        return [_highs_anonymous.settle(model) for model in models]
+
+    parts = np.array_split(np.arange(markets), PARTS)
+    seconds, peer_seconds, answers = alternate(ours.all_cores, peer, parts)
+    values, gains = ours.all_cores()
+    alone = sum(peer_seconds) / median_seconds(ours.one_core)
+    peer_gains = np.array([gain for part in answers for gain, _ in part])
+    peer_values = np.array([value for part in answers for _, value in part])
+    fine, peer_fine = gains <= EXPLOITABILITY, peer_gains <= EXPLOITABILITY
+    same = np.all(np.abs(values - peer_values) <= 1e-6, axis=1)
+    known = share(np.isfinite(gains)), share(np.isfinite(peer_gains))
+    return Row(
+        f"anonymous audit, {users} users",
+        markets,
+        seconds,
+        "highspy, same steps, one after another",
+        sum(peer_seconds),
+        *known,
+        ours.compile_seconds,
+        markets,
+        f"{markets / seconds:.0f} against {markets / sum(peer_seconds):.0f} per second; "
+        f"ratio on one core {alone:.1f}; in equilibrium {share(fine):.1%}, {share(peer_fine):.1%}, "
+        f"same verdict in {share(fine == peer_fine):.1%}, same values in {share(same):.1%}; "
+        "certified = gain bounded on both sides",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
-    parser = arguments("market", "Batched solves against HiGHS, one after another.")
+    parser = arguments("market", "Batched solves against HiGHS.")
     parser.add_argument("--markets", type=int, default=1000, help="default: 1000")
     parser.add_argument("--batch", type=int, default=4096, help="programs per call; default: 4096")
     options = parser.parse_args(argv)
-    if options.markets < _PARTS or options.batch < _PARTS:
-        parser.error(f"--markets and --batch must be at least {_PARTS}")
+    if options.markets < PARTS or options.batch < PARTS:
+        parser.error(f"--markets and --batch must be at least {PARTS}")
     require("highspy")
     jax.config.update("jax_enable_x64", True)
     if options.quick:
-        sizes, users = [(3, 24)], [1]
+        sizes, large, users = [(3, 24)], [(8, 3)], [1]
         markets = 12
     else:
-        sizes = [(2, options.batch), (3, options.batch), (5, options.batch)]
-        sizes.append((10, max(options.batch // 8, _PARTS)))
+        sizes, large = [(size, options.batch) for size in (2, 3, 5, 10)], [(50, 50), (100, 20)]
         users, markets = [1, 3], options.markets
-    rows = [compare_programs(size, size, batch) for size, batch in sizes]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(cores(), mp_context=spawn) as pool:
+        rows = [compare_programs(size, size, batch, pool) for size, batch in sizes]
+    rows += [compare_one(*size) for size in large]
     rows += [compare_equilibria(markets, count) for count in users]
+    rows.append(compare_anonymous(markets))
     report(rows, machine(["highspy"]), options.json)
 
 

@@ -132,7 +132,9 @@ def measure(users: int, devices: int, repeats: int) -> dict[str, Any]:
         begin = time.perf_counter()
         compiled = jax.jit(function).lower(game, start).compile()
         found[f"{name}_compile"] = time.perf_counter() - begin
-        found[f"{name}_working_bytes"] = compiled.memory_analysis().temp_size_in_bytes
+        needed = compiled.memory_analysis()
+        assert needed is not None
+        found[f"{name}_working_bytes"] = needed.temp_size_in_bytes
         before = most_memory()
         answer = jax.block_until_ready(compiled(game, start))
         wall, processor = seconds(lambda c=compiled: c(game, start), repeats)
@@ -170,9 +172,10 @@ def line(row: dict[str, Any]) -> str:
     cells = [f"{row['users']:>10}{row['devices']:>4}"]
     for name in ("value", "gradient"):
         each = 1e9 * row[f"{name}_seconds"] / row["users"]
+        processor = 1e9 * row[f"{name}_processor"] / row["users"]
         cells.append(
             f"{row[f'{name}_compile']:>8.1f}{row[f'{name}_seconds']:>9.4f}{each:>8.1f}"
-            f"{reading / each:>7.0%}{computing / each:>6.0%}"
+            f"{processor:>8.1f}{reading / each:>7.0%}{computing / each:>6.0%}"
             f"{row[f'{name}_working_bytes'] / 1e6:>7.1f}{row[f'{name}_grown_bytes'] / 1e6:>7.1f}"
         )
     return "".join(cells) + f"{row['game_bytes'] / 1e6:>8.1f}{row['error']:>9.0e}"
@@ -190,11 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
     about = _harness.machine(("numpy",))
     print("; ".join(f"{name} {value}" for name, value in about.items()))
     print(f"{FIRMS} firms, {PRODUCTS} products, chunk={CHUNK}, float64; best of {repeats};")
-    print("per pass: compile s, run s, ns per user, share of the stream triad, share of exp,")
+    print("per pass: compile s, run s, ns and processor ns per user, share of triad, share of exp,")
     print("working memory MB (compiler), growth of the process's peak MB; then the game's own MB,")
     print("and the relative error against NumPy\n")
-    half = f"{'compile':>8}{'s':>9}{'ns':>8}{'triad':>7}{'exp':>6}{'MB':>7}{'+MB':>7}"
-    print(f"{'':14}{'value':^52}{'gradient':^52}")
+    half = f"{'compile':>8}{'s':>9}{'ns':>8}{'cpu ns':>8}{'triad':>7}{'exp':>6}{'MB':>7}{'+MB':>7}"
+    print(f"{'':14}{'value':^60}{'gradient':^60}")
     print(f"{'users':>10}{'dev':>4}{half}{half}{'game':>8}{'error':>9}")
     rows = []
     for devices in (1, 2):

@@ -1,159 +1,84 @@
-"""Mehrotra's predictor-corrector interior point for small block programs, many at once.
+"""Mehrotra's predictor-corrector interior point for block programs, many small ones at once.
 
-All arrays end in an axis of lanes, one per program: each operation runs over whole vectors of them,
-and the few states or inequalities of one program are written out.
+All arrays end in an axis of lanes, one per program: each operation runs over whole vectors of them.
 """
 
+import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._cholesky import cholesky, cholesky_solve, products
 from ._linear_program import Dual, LinearProgram, Primal
+from ._normal_equations import Scaled, Variables, factorise, scale
 
-# What the programs of one pass of the loop may fill together, in numbers: a step's work should
-# stay in the cache, and a pass lasts as long as its slowest program.
+# What the programs that are solved at a time may fill together, in numbers: a step's work should
+# stay in the cache.
 _PASS_SIZE = 8192
 _LANES = 16, 64
 _STEP = 0.995
+# Finished lanes are given new programs once this part of all has finished.
+_REFILL = 4
 
 
-class _Scaled(eqx.Module):
-    """Programs with rows and costs of size one, in equality form A v = b, v >= 0.
+def _each(function, *parts: Variables | Array) -> Variables:
+    """Apply to each kind of variable; numbers per lane count for all of them."""
 
-    v stacks x, the slacks t of the rows `within`, and z. A row without coefficients reads t = 1,
-    so that a strictly feasible point exists. Lanes come last, so that every operation runs over
-    whole vectors of programs.
-    """
+    def spread(part):
+        if isinstance(part, Variables):
+            return part.x, part.t, part.z
+        return part[None, None], part[None, None], part[None]
 
-    cost: Float[Array, "variables lanes"]
-    within: Float[Array, "inequalities states blocks lanes"]
-    coupling: Float[Array, "rows states blocks lanes"]
-    slack_coupling: Float[Array, "rows slacks lanes"]
-    idle: Float[Array, "inequalities blocks lanes"]
-    target: Float[Array, "rows lanes"]
-    within_size: Float[Array, "inequalities blocks lanes"]
-    row_size: Float[Array, "rows lanes"]
-    cost_size: Float[Array, " lanes"]
-
-    def stack(self, x, t, z):
-        lanes = self.target.shape[-1]
-        return jnp.concatenate([x.reshape(-1, lanes), t.reshape(-1, lanes), z])
-
-    def unstack(self, v):
-        inequalities, states, blocks, lanes = self.within.shape
-        x, t, z = jnp.split(v, [states * blocks, (states + inequalities) * blocks])
-        return x.reshape(states, blocks, lanes), t.reshape(inequalities, blocks, lanes), z
-
-    def forward(self, v):
-        x, t, z = self.unstack(v)
-        within = products(self.within, x[None])[:, 0] - t
-        rows = jnp.sum(products(self.coupling, x[None])[:, 0], axis=1)
-        return within, rows + jnp.sum(self.slack_coupling * z[None], axis=1)
-
-    def backward(self, within, rows):
-        x = jnp.sum(self.within * within[:, None], axis=0)
-        x = x + jnp.sum(self.coupling * rows[:, None, None], axis=0)
-        return self.stack(x, -within, jnp.sum(self.slack_coupling * rows[:, None], axis=0))
+    return Variables(*map(function, *map(spread, parts)))
 
 
-def _largest(array: Array, axis) -> Array:
-    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
-    return jnp.where(top > 0, top, 1)
+def _reduce(function, combine, *parts) -> Float[Array, " lanes"]:
+    """Over all variables of each lane: `function` of an array and the axes, then `combine`."""
+    found = [
+        function(*arrays, axis=tuple(range(arrays[0].ndim - 1)))
+        for arrays in zip(*map(jax.tree.leaves, parts), strict=True)
+        if arrays[0].size
+    ]
+    return functools.reduce(combine, found)
 
 
-def _scale(program: LinearProgram) -> _Scaled:
-    within = program.within.transpose(1, 2, 0, 3)
-    coupling = program.coupling.transpose(0, 2, 1, 3)
-    within_size = _largest(within, 1)
-    row_size = jnp.maximum(
-        jnp.max(jnp.abs(coupling), axis=(1, 2), initial=0.0),
-        jnp.max(jnp.abs(program.slack_coupling), axis=1, initial=0.0),
-    )
-    row_size = jnp.where(row_size > 0, row_size, 1)
-    # Slack costs are left as they are: prices of infeasibility would drown the costs that matter.
-    cost_size = _largest(program.cost, (0, 1))
-    idle = -1.0 * ~jnp.any(within != 0, axis=1)
-    lanes = program.target.shape[-1]
-    cost = jnp.concatenate(
-        [
-            program.cost.swapaxes(0, 1).reshape(-1, lanes),
-            jnp.zeros((idle.shape[0] * idle.shape[1], lanes)),
-            program.slack_cost,
-        ]
-    )
-    return _Scaled(
-        cost / cost_size[None],
-        within / within_size[:, None],
-        coupling / row_size[:, None, None],
-        program.slack_coupling / row_size[:, None],
-        idle,
-        program.target / row_size,
-        within_size,
-        row_size,
-        cost_size,
-    )
+def _inner(left: Variables, right: Variables) -> Float[Array, " lanes"]:
+    return _reduce(lambda a, b, axis: jnp.sum(a * b, axis), jnp.add, left, right)
 
 
-def _factorise(scaled: _Scaled, weight: Float[Array, "variables lanes"]):
-    """Solver of the normal equations A diag(weight) A' y = rhs.
-
-    Eliminating the blocks first is a Cholesky factorisation in an order that creates no fill,
-    so it is as stable as the dense one and linear in the number of blocks.
-    """
-    x_weight, t_weight, z_weight = scaled.unstack(weight)
-    inequalities = t_weight.shape[0]
-    weighted = scaled.within * x_weight[None]
-    eye = jnp.eye(inequalities)[:, :, None, None]
-    block = products(weighted, scaled.within) + eye * t_weight[:, None]
-    border = products(weighted, scaled.coupling)
-    corner = jnp.sum(products(scaled.coupling * x_weight[None], scaled.coupling), axis=2)
-    slacks = scaled.slack_coupling * z_weight[None]
-    if slacks.shape[1]:
-        corner = corner + products(slacks, scaled.slack_coupling)
-    blocks = cholesky(block)
-    eliminated = cholesky_solve(blocks, border)
-    if inequalities:
-        fill = products(border.swapaxes(0, 1), eliminated.swapaxes(0, 1))
-        corner = corner - jnp.sum(fill, axis=2)
-    corners = cholesky(corner)
-
-    def solve(within, rows):
-        first = cholesky_solve(blocks, within[:, None])[:, 0]
-        rest = rows - jnp.sum(border * first[:, None], axis=(0, 2))
-        y = cholesky_solve(corners, rest[:, None])[:, 0]
-        return first - jnp.sum(eliminated * y[None, :, None], axis=1), y
-
-    return solve
+def _smallest(parts: Variables) -> Float[Array, " lanes"]:
+    return _reduce(jnp.min, jnp.minimum, parts)
 
 
-def _longest(value, move):
+def _longest(value: Variables, move: Variables) -> Float[Array, " lanes"]:
     # Each number is used once: XLA may round two uses of the same one differently, and a sign
     # that was tested can be another when it is divided by.
-    return _STEP / jnp.maximum(_STEP, jnp.max(-move / value, axis=0))
+    most = _reduce(lambda v, m, axis: jnp.max(-m / v, axis), jnp.maximum, value, move)
+    return _STEP / jnp.maximum(_STEP, most)
 
 
 class _Iterate(eqx.Module):
-    primal: Float[Array, "variables lanes"]
-    slack: Float[Array, "variables lanes"]
+    primal: Variables
+    slack: Variables
     within: Float[Array, "inequalities blocks lanes"]
     rows: Float[Array, "rows lanes"]
 
 
-def _errors(scaled: _Scaled, point: _Iterate):
+def _errors(scaled: Scaled, point: _Iterate):
     """Primal residuals, dual residual, complementarity, and the largest error of all three."""
     within, rows = scaled.forward(point.primal)
     primal = scaled.idle - within, scaled.target - rows
-    dual = scaled.cost - scaled.backward(point.within, point.rows) - point.slack
-    complementarity = jnp.sum(point.primal * point.slack, axis=0)
+    prices = scaled.backward(point.within, point.rows)
+    dual = _each(lambda c, p, s: c - p - s, scaled.cost, prices, point.slack)
+    complementarity = _inner(point.primal, point.slack)
     worst = jnp.abs(complementarity)
     worst = jnp.maximum(worst, jnp.max(jnp.abs(primal[0]), axis=(0, 1), initial=0.0))
     worst = jnp.maximum(worst, jnp.max(jnp.abs(primal[1]), axis=0))
-    worst = jnp.maximum(worst, jnp.max(jnp.abs(dual), axis=0))
-    return primal, dual, complementarity, worst
+    largest = _reduce(lambda d, axis: jnp.max(jnp.abs(d), axis), jnp.maximum, dual)
+    return primal, dual, complementarity, jnp.maximum(worst, largest)
 
 
 # One turn of the loop is one of three things. They share a factorisation and two solves, so that
@@ -161,14 +86,20 @@ def _errors(scaled: _Scaled, point: _Iterate):
 _START, _ADVANCE, _POLISH, _DONE = range(4)
 
 
-def _inside(primal, slack, multipliers) -> _Iterate:
+def _inside(primal: Variables, slack: Variables, multipliers) -> _Iterate:
     """Mehrotra's starting point: least squares, shifted into the interior."""
-    primal = primal + jnp.maximum(0, -1.5 * jnp.min(primal, axis=0))[None] + 1e-3
-    slack = slack + jnp.maximum(0, -1.5 * jnp.min(slack, axis=0))[None] + 1e-3
-    product = jnp.sum(primal * slack, axis=0)
-    primal_shift, slack_shift = product / jnp.sum(slack, axis=0), product / jnp.sum(primal, axis=0)
+
+    def positive(parts):
+        return _each(jnp.add, parts, jnp.maximum(0, -1.5 * _smallest(parts)) + 1e-3)
+
+    primal, slack = positive(primal), positive(slack)
+    product = _inner(primal, slack)
+    ones = _each(jnp.ones_like, primal)
+    primal_shift, slack_shift = product / _inner(ones, slack), product / _inner(ones, primal)
     return _Iterate(
-        primal + 0.5 * primal_shift[None], slack + 0.5 * slack_shift[None], *multipliers
+        _each(jnp.add, primal, 0.5 * primal_shift),
+        _each(jnp.add, slack, 0.5 * slack_shift),
+        *multipliers,
     )
 
 
@@ -181,91 +112,181 @@ def _pick(condition: Bool[Array, " lanes"], yes, no):
     return jax.tree.map(choose, yes, no)
 
 
-def _turn(scaled: _Scaled, point: _Iterate, errors, phase: Int[Array, " lanes"]) -> _Iterate:
+def _turn(scaled: Scaled, point: _Iterate, errors, phase: Int[Array, " lanes"]) -> _Iterate:
     """Start from nothing, or advance by predictor and corrector, or polish.
 
     Polishing takes the rounding errors of the last steps out of the primal point: these weigh
     variables by primal / slack, over twenty orders of magnitude; weights of the square of the
     primal alone restore the rows to machine precision.
     """
-    starting, polishing = phase[None] == _START, phase[None] == _POLISH
+    starting, polishing = phase == _START, phase == _POLISH
     primal, slack = point.primal, point.slack
-    weight = jnp.where(starting, 1, jnp.where(polishing, primal**2, primal / slack))
+    weight = _each(
+        lambda p, s, first, last: jnp.where(first, 1, jnp.where(last, p**2, p / s)),
+        primal,
+        slack,
+        starting,
+        polishing,
+    )
     (within, rows), dual, complementarity, _ = errors
-    solve = _factorise(scaled, weight)
+    solve = factorise(scaled, weight)
 
     def respond(keep, shift):
         shift_within, shift_rows = scaled.forward(shift)
-        multipliers = solve(keep[None] * within + shift_within, keep * rows + shift_rows)
+        multipliers = solve(
+            keep[None, None] * within + shift_within, keep[None] * rows + shift_rows
+        )
         return multipliers, scaled.backward(*multipliers)
 
     advancing = ~starting & ~polishing
-    _, first = respond(jnp.ones_like(weight[:1]), jnp.where(advancing, weight * dual + primal, 0))
-    slack_move = dual - first
-    primal_move = -primal - weight * slack_move
+    _, first = respond(
+        jnp.ones_like(complementarity),
+        _each(lambda w, d, p, on: jnp.where(on, w * d + p, 0), weight, dual, primal, advancing),
+    )
+    slack_move = _each(jnp.subtract, dual, first)
+    primal_move = _each(lambda p, w, m: -p - w * m, primal, weight, slack_move)
     primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
-    ahead = (primal + primal_step[None] * primal_move) * (slack + dual_step[None] * slack_move)
-    centring = (jnp.sum(ahead, axis=0) / complementarity) ** 3
+    ahead = _inner(_along(primal, primal_step, primal_move), _along(slack, dual_step, slack_move))
+    centring = (ahead / complementarity) ** 3
     # The second-order correction presumes full steps; weighing it by the steps that are possible
     # keeps badly centred iterates from stalling (Colombo, Gondzio 2008).
-    second = (primal_step * dual_step)[None] * primal_move * slack_move
-    product = (centring * complementarity / len(primal))[None] - primal * slack - second
-    shift = jnp.where(polishing, -weight * first, weight * dual - product / slack)
-    multipliers, last = respond(jnp.where(starting, 0.0, 1.0), jnp.where(starting, dual, shift))
-    slack_move = dual - last
-    primal_move = (product - primal * slack_move) / slack
+    count = sum(leaf.size for leaf in jax.tree.leaves(primal)) / max(len(complementarity), 1)
+    level, both = centring * complementarity / count, primal_step * dual_step
+    product = _each(
+        lambda p, s, dp, ds, level, both: level - p * s - both * dp * ds,
+        primal,
+        slack,
+        primal_move,
+        slack_move,
+        level,
+        both,
+    )
+    shift = _each(
+        lambda w, f, d, c, s, on: jnp.where(on, w * d - c / s, -w * f),
+        weight,
+        first,
+        dual,
+        product,
+        slack,
+        advancing,
+    )
+    shift = _each(lambda d, m, on: jnp.where(on, d, m), dual, shift, starting)
+    multipliers, last = respond(jnp.where(starting, 0.0, 1.0), shift)
+    slack_move = _each(jnp.subtract, dual, last)
+    primal_move = _each(lambda c, p, m, s: (c - p * m) / s, product, primal, slack_move, slack)
     primal_step, dual_step = _longest(primal, primal_move), _longest(slack, slack_move)
     advanced = _Iterate(
-        primal + primal_step[None] * primal_move,
-        slack + dual_step[None] * slack_move,
+        _along(primal, primal_step, primal_move),
+        _along(slack, dual_step, slack_move),
         point.within + dual_step[None, None] * multipliers[0],
         point.rows + dual_step[None] * multipliers[1],
     )
-    clean = jnp.maximum(primal + weight * (first + last), 0)
+    clean = _each(lambda p, w, f, e: jnp.maximum(p + w * (f + e), 0), primal, weight, first, last)
     clean_within, clean_rows = scaled.forward(clean)
     after = _sum_abs(scaled.idle - clean_within, scaled.target - clean_rows)
     better = after < _sum_abs(within, rows)
-    polished = eqx.tree_at(lambda p: p.primal, point, jnp.where(better[None], clean, primal))
+    polished = eqx.tree_at(lambda p: p.primal, point, _pick(better, clean, primal))
     started = _inside(first, slack_move, multipliers)
     return _pick(phase == _START, started, _pick(phase == _POLISH, polished, advanced))
+
+
+def _along(value: Variables, step: Float[Array, " lanes"], move: Variables) -> Variables:
+    return _each(lambda v, m, step: v + step * m, value, move, step)
 
 
 def _sum_abs(within, rows):
     return jnp.sum(jnp.abs(within), axis=(0, 1)) + jnp.sum(jnp.abs(rows), axis=0)
 
 
-def _solve_lanes(program: LinearProgram, tolerance, max_steps):
-    scaled = _scale(program)
+class _Search(eqx.Module):
+    """How far each lane is: where it is now, the best point so far, and their errors."""
 
-    def goes_on(carry):
-        return jnp.any(carry[-1] < _DONE)
+    here: tuple[_Iterate, Any]
+    best: tuple[_Iterate, Any]
+    worst: Float[Array, " lanes"]
+    steps: Int[Array, " lanes"]
+    phase: Int[Array, " lanes"]
 
-    def turn(carry):
-        (point, errors), best, worst, step, phase = carry
-        point = _turn(scaled, point, errors, phase)
-        there = point, _errors(scaled, point)
-        *_, rest, error = there[1]
-        polishing = phase == _POLISH
-        better = ((error < worst) | polishing) & (phase != _DONE)
-        best = _pick(better, there, best)
-        worst = jnp.where(phase == _DONE, worst, jnp.fmin(error, worst))
-        step = step + (phase == _ADVANCE)
-        # Once complementarity is gone, further steps only stir rounding errors.
-        open_ = (worst > tolerance) & (rest > 1e-3 * tolerance) & (step < max_steps)
-        phase = jnp.where(phase >= _POLISH, _DONE, jnp.where(open_, _ADVANCE, _POLISH))
-        return _pick(phase == _POLISH, best, there), best, worst, step, phase
 
-    lanes = program.target.shape[-1]
-    nothing = jnp.zeros_like(scaled.cost)
+def _start(scaled: Scaled) -> _Search:
+    nothing = _each(jnp.zeros_like, scaled.cost)
     blank = _Iterate(nothing, nothing, jnp.zeros_like(scaled.idle), jnp.zeros_like(scaled.target))
     start = blank, _errors(scaled, blank)
-    steps = jnp.zeros(lanes, int)
-    carry = start, start, jnp.full(lanes, jnp.inf), steps, steps + _START
-    _, (best, _), _, steps, _ = jax.lax.while_loop(goes_on, turn, carry)
-    x, _, z = scaled.unstack(best.primal)
-    within = best.within * scaled.cost_size[None, None] / scaled.within_size
-    rows = best.rows * scaled.cost_size[None] / scaled.row_size
-    return (x.swapaxes(0, 1), z), (within.swapaxes(0, 1), rows), steps
+    steps = jnp.zeros(scaled.target.shape[-1], int)
+    return _Search(start, start, jnp.full(steps.shape, jnp.inf), steps, steps + _START)
+
+
+def _advance(scaled: Scaled, search: _Search, tolerance, max_steps) -> _Search:
+    best, phase = search.best, search.phase
+    point = _turn(scaled, *search.here, phase)
+    here = point, _errors(scaled, point)
+    *_, rest, error = here[1]
+    better = ((error < search.worst) | (phase == _POLISH)) & (phase != _DONE)
+    best = _pick(better, here, best)
+    worst = jnp.where(phase == _DONE, search.worst, jnp.fmin(error, search.worst))
+    steps = search.steps + (phase == _ADVANCE)
+    # Once complementarity is gone, further steps only stir rounding errors.
+    open_ = (worst > tolerance) & (rest > 1e-3 * tolerance) & (steps < max_steps)
+    phase = jnp.where(phase >= _POLISH, _DONE, jnp.where(open_, _ADVANCE, _POLISH))
+    return _Search(_pick(phase == _POLISH, best, here), best, worst, steps, phase)
+
+
+def _solve_lanes(program: LinearProgram, width: int, tolerance, max_steps):
+    """Solve `width` programs at a time: those that are done make room for the next."""
+    count = program.target.shape[-1]
+    room = max(width // _REFILL, 1)
+
+    def fetch(index):
+        inside = jnp.minimum(index, count - 1)
+        return scale(jax.tree.map(lambda leaf: leaf[..., inside], program))
+
+    def goes_on(carry):
+        _, index, taken, _ = carry
+        return (taken < count) | jnp.any(index < count)
+
+    def work(carry):
+        search, index, taken, answers = carry
+        fresh = index == count
+        following = taken + jnp.cumsum(fresh) - 1
+        index = jnp.where(fresh, jnp.minimum(following, count), index)
+        taken = jnp.minimum(taken + jnp.sum(fresh), count)
+        fresh = fresh & (index < count)
+        scaled = fetch(index)
+        search = _pick(fresh, _start(scaled), search)
+
+        def is_busy(search):
+            busy = jnp.sum(search.phase < _DONE)
+            return (busy > 0) & ((taken == count) | (busy > width - room))
+
+        search = jax.lax.while_loop(
+            is_busy, lambda search: _advance(scaled, search, tolerance, max_steps), search
+        )
+        ended = search.phase == _DONE
+        best, _ = search.best
+        found = (
+            (best.primal.x.swapaxes(0, 1), best.primal.z),
+            (
+                (best.within * scaled.cost_size[None, None] / scaled.within_size).swapaxes(0, 1),
+                best.rows * scaled.cost_size[None] / scaled.row_size,
+            ),
+            search.steps,
+        )
+        place = jnp.where(ended, index, count)
+        answers = jax.tree.map(
+            lambda answer, new: answer.at[..., place].set(new, mode="drop"), answers, found
+        )
+        return search, jnp.where(ended, count, index), taken, answers
+
+    blank = _start(fetch(jnp.arange(width)))
+    nothing = jax.tree.map(jnp.zeros_like, program)
+    answers = (
+        (nothing.cost, nothing.slack_cost),
+        (nothing.within[:, :, 0], nothing.target),
+        jnp.zeros(count, int),
+    )
+    idle = eqx.tree_at(lambda search: search.phase, blank, jnp.full(width, _DONE))
+    carry = idle, jnp.full(width, count), jnp.array(0), answers
+    return jax.lax.while_loop(goes_on, work, carry)[-1]
 
 
 def _width(program: LinearProgram) -> int:
@@ -281,20 +302,8 @@ def _solve_many(tolerance: float, max_steps: int):
 
     @jax.custom_batching.custom_vmap
     def solve(program: LinearProgram):
-        lanes, width = program.target.shape[-1], _width(program)
-        if lanes <= width:
-            return _solve_lanes(program, tolerance, max_steps)
-        passes = -(-lanes // width)
-        index = jnp.arange(passes * width)
-        index = jnp.where(index < lanes, index, 0).reshape(passes, width)
-        parts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[..., index], -2, 0), program)
-        found = jax.lax.map(lambda part: _solve_lanes(part, tolerance, max_steps), parts)
-        return jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], passes * width)[
-                ..., :lanes
-            ],
-            found,
-        )
+        width = min(program.target.shape[-1], _width(program))
+        return _solve_lanes(program, width, tolerance, max_steps)
 
     @solve.def_vmap
     def add_lanes(size, batched, program):

@@ -15,15 +15,34 @@ class LinearProgram(eqx.Module):
 
     A block is one recommendation (an action, or a profile of actions), its coordinates are the
     states; the rows `within` are its obedience constraints. A row of zeros is no constraint.
+    With `sums` there are rows before those of `coupling`, one per state: the sum over blocks of
+    sums * x, as total probabilities are. `target` and `slack_coupling` have them first. Written as
+    rows of `coupling` they would mean the same and cost as much as dense ones.
     Programs without blocks are ordinary ones in standard form in z alone.
     """
 
     cost: Float[Array, "blocks states"]
     slack_cost: Float[Array, " slacks"]
     within: Float[Array, "blocks inequalities states"]
-    coupling: Float[Array, "rows blocks states"]
+    coupling: Float[Array, "coupling blocks states"]
     slack_coupling: Float[Array, "rows slacks"]
     target: Float[Array, " rows"]
+    sums: Float[Array, " blocks"] | None = None
+
+    def add_up(self, x: Float[Array, "blocks states"]) -> Float[Array, " rows"]:
+        """What the blocks contribute to every row."""
+        coupled = jnp.einsum("rbs,bs->r", self.coupling, x)
+        if self.sums is None:
+            return coupled
+        return jnp.concatenate([self.sums @ x, coupled])
+
+    def price(self, rows: Float[Array, " rows"]) -> Float[Array, "blocks states"]:
+        """What multipliers of the rows make each coordinate of a block worth."""
+        if self.sums is None:
+            return jnp.einsum("rbs,r->bs", self.coupling, rows)
+        states = self.cost.shape[1]
+        coupled = jnp.einsum("rbs,r->bs", self.coupling, rows[states:])
+        return self.sums[:, None] * rows[None, :states] + coupled
 
 
 class Primal(eqx.Module):
@@ -68,15 +87,11 @@ def check_optimum(
     value = jnp.sum(program.cost * primal.x) + jnp.sum(program.slack_cost * primal.z)
     bound = jnp.sum(program.target * dual.rows)
     inequality = jnp.einsum("bis,bs->bi", program.within, primal.x)
-    balance = (
-        jnp.einsum("rbs,bs->r", program.coupling, primal.x)
-        + program.slack_coupling @ primal.z
-        - program.target
-    )
+    balance = program.add_up(primal.x) + program.slack_coupling @ primal.z - program.target
     reduced = (
         program.cost
         - jnp.einsum("bis,bi->bs", program.within, dual.within)
-        - jnp.einsum("rbs,r->bs", program.coupling, dual.rows)
+        - program.price(dual.rows)
     )
     reduced_slack = program.slack_cost - dual.rows @ program.slack_coupling
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffgame._terminal import Refused
-from diffgame.batch._report import summarize, welfare_shares
+from diffgame.batch._report import losses, summarize
 from diffgame.batch._report_command import add_arguments, run
 from diffgame.batch._search_results import write_search
 
@@ -67,11 +67,11 @@ def command(*arguments: str | Path) -> int:
     return run(parser.parse_args([str(argument) for argument in arguments]))
 
 
-def test_welfare_is_the_share_of_what_information_is_worth():
-    # 3 (2 - 0) of mass 3 is worth 6, and 1 (2 - 1) is worth 1; users get 3 and 1 of these.
-    np.testing.assert_allclose(welfare_shares(columns()), [1, 1 / 3, 0, 4 / 7, np.nan])
-    flat = columns() | {"full_information": columns()["uninformed"]}
-    assert np.all(np.isnan(welfare_shares(flat)))
+def test_losses_are_averages_by_mass():
+    loss, room = losses(columns())
+    # In the fourth market one user of mass 3 lacks 1, the other nothing.
+    np.testing.assert_allclose(loss, [0, 2, 1, 3 / 4, np.nan])
+    np.testing.assert_allclose(room, [1, 3, 1, 7 / 4, 1])
 
 
 def test_tables_count_and_average_certified_games_only():
@@ -80,15 +80,16 @@ def test_tables_count_and_average_certified_games_only():
     assert report.header["games per second"] == "12.5"
     assert report.statuses[1] == {"status": "local", "games": 1, "share": 0.2}
     exact, quantal, pair = report.families
-    assert (exact["users are"], quantal["users are"]) == ("exact", "quantal")
+    assert (exact["choice"], quantal["choice"]) == ("exact", "quantal")
     assert (exact["games"], quantal["games"], pair["games"]) == (1, 1, 3)
     assert pair["certified"] == pytest.approx(1 / 3)
-    assert pair["welfare, mean"] == pytest.approx(4 / 7)
-    assert exact["full information"] == 1
-    assert pair["full information"] == 0
+    assert pair["welfare"] == pytest.approx(4 / 7)
+    assert (exact["no loss"], pair["no loss"]) == (1, 0)
     assert [row["games"] for row in report.misalignment] == [2, 1, 2]
-    assert report.misalignment[1]["welfare, mean"] is None
-    assert report.misalignment[0]["welfare, lowest"] == pytest.approx(1 / 3)
+    assert report.misalignment[1]["welfare"] is None
+    # Two markets together: they lose 2 of 4.
+    assert report.misalignment[0]["welfare"] == pytest.approx(1 / 2)
+    assert report.misalignment[0]["largest loss"] == 2
     assert [row["temperature"] for row in report.temperatures] == ["0", "0.5"]
     # Worst first: what is not a number is worse than any gain.
     assert [row["game"] for row in report.open] == [4, 2]

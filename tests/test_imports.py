@@ -16,6 +16,7 @@ LAYERS = (
     "_implicit",
     "_linear_program",
     "_cholesky",
+    "_normal_equations",
     "_interior_point",
     "_loop",
     "_ascent",

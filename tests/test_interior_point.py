@@ -87,6 +87,56 @@ def test_ten_thousand_persuasion_problems_equal_highs():
     assert not np.any(missing), f"seeds not certified: {1000 + np.flatnonzero(missing)}"
 
 
+def signals(seed, actions, states, *, as_rows):
+    """A persuasion program with total probabilities as `sums`, or as rows of `coupling`."""
+    prior, u, U = persuasion(5 * seed, actions, states)
+    u, U = (u - u.min()) / np.ptp(u), (U - U.min()) / np.ptp(U)
+    others = np.array([[b for b in range(actions) if b != a] for a in range(actions)])
+    one_per_state = np.broadcast_to(np.eye(states)[:, None], (states, actions, states))
+    return LinearProgram(
+        jnp.asarray(-U * prior),
+        jnp.zeros(0),
+        jnp.asarray((u[:, None] - u[others]) * prior),
+        jnp.asarray(one_per_state) if as_rows else jnp.zeros((0, actions, states)),
+        jnp.zeros((states, 0)),
+        jnp.ones(states),
+        None if as_rows else jnp.ones(actions),
+    )
+
+
+@pytest.mark.parametrize(
+    ("actions", "states"),
+    [
+        pytest.param(4, 3, id="written out"),
+        pytest.param(9, 8, id="loops and matrix products"),
+        pytest.param(14, 4, id="more rows than can be tight"),
+    ],
+)
+def test_sums_mean_the_same_as_rows_of_coupling(actions, states):
+    for seed in range(3):
+        found = []
+        for as_rows in (False, True):
+            program = signals(seed, actions, states, as_rows=as_rows)
+            primal, dual, _ = solve_once(program)
+            optimum = check_optimum(program, primal, dual)
+            assert optimum.certified, f"{seed=}, {as_rows=}"
+            found.append(float(optimum.value))
+        assert found[0] == pytest.approx(found[1], abs=1e-9), f"{seed=}"
+
+
+def test_more_programs_than_lanes_each_get_their_own_answer():
+    """Lanes take up new programs: the answers are bit for bit those of the reversed batch."""
+    programs = [signals(seed, 3, 3, as_rows=False) for seed in range(100)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *programs)
+    solve = jax.jit(jax.vmap(solve_linear_program))
+    primal, dual, steps = solve(stacked)
+    reverse = jax.tree.map(lambda leaf: leaf[::-1], (primal, dual, steps))
+    again = solve(jax.tree.map(lambda leaf: leaf[::-1], stacked))
+    assert all(map(np.array_equal, jax.tree.leaves(reverse), jax.tree.leaves(again)))
+    assert len(np.unique(steps)) > 3
+    assert jnp.all(jax.vmap(check_optimum)(stacked, primal, dual).certified)
+
+
 solve_once = jax.jit(solve_linear_program, static_argnames="max_steps")
 
 

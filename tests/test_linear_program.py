@@ -1,6 +1,7 @@
 """The check of an optimum accepts what is proved and nothing else."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -111,3 +112,26 @@ def test_a_program_without_blocks_is_one_in_its_slacks():
     dual = Dual(jnp.zeros((0, 0)), jnp.ones(1))
     assert check_optimum(program, right, dual).certified
     assert not check_optimum(program, wrong, dual).certified
+
+
+def test_sums_are_rows_that_tie_blocks_together_state_by_state():
+    """Two blocks, two states: the same program with its sums written out as rows."""
+    cost = jnp.array([[1.0, 2.0], [2.0, 1.0]])
+    empty, rows = jnp.zeros((2, 0, 2)), jnp.broadcast_to(jnp.eye(2)[:, None], (2, 2, 2))
+    parts = jnp.zeros(0), empty
+    rest = jnp.zeros((2, 0)), jnp.ones(2)
+    short = LinearProgram(cost, *parts, jnp.zeros((0, 2, 2)), *rest, jnp.array([1.0, 0.5]))
+    long = LinearProgram(cost, *parts, rows * jnp.array([1.0, 0.5])[None, :, None], *rest)
+    x, prices = jnp.array([[1.0, 0.3], [0.2, 1.4]]), jnp.array([0.3, -0.7])
+    for summed, written in [
+        (short.add_up(x), long.add_up(x)),
+        (short.price(prices), long.price(prices)),
+    ]:
+        assert jnp.allclose(summed, written, rtol=0, atol=1e-15)
+    primal, dual = (
+        Primal(jnp.eye(2) * jnp.array([[1.0], [2.0]]), jnp.zeros(0)),
+        Dual(jnp.zeros((2, 0)), jnp.array([1.0, 2.0])),
+    )
+    found = [check_optimum(program, primal, dual) for program in (short, long)]
+    assert all(jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, found), strict=True))
+    assert found[0].certified

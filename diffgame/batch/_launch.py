@@ -17,6 +17,7 @@ from ._checkpoint import BatchError
 from ._processes import Processes, forget_process
 
 _POLL_SECONDS = 0.2
+_GRACE_SECONDS = 5.0
 # Of the commands: done, done with games that are not certified.
 _GOOD = (0, 3)
 
@@ -122,9 +123,14 @@ def run_here(arguments: Sequence[str], count: int, folder: Path) -> int:
             if child.poll() is None:
                 child.terminate()
         for child in children:
-            child.wait()
+            try:
+                child.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                # One that was stopped does not hear of it.
+                child.kill()
+                child.wait()
     bad = [status for status in statuses if status not in _GOOD]
-    return max(2, *bad) if bad else statuses[0]
+    return next((status for status in bad if status > 0), 2) if bad else statuses[0]
 
 
 def _follow(children: Sequence[subprocess.Popen[bytes]], folder: Path) -> list[int]:

@@ -25,7 +25,11 @@ class Progress:
 
     def __str__(self) -> str:
         left = "" if self.seconds_left != self.seconds_left else f", {self.seconds_left:.0f} s left"
-        rate = "resumed" if self.rate != self.rate else f"{self.rate:.0f} per second"
+        rate = (
+            "resumed"
+            if self.rate != self.rate
+            else f"{self.rate:.{0 if self.rate >= 10 else 2}f} per second"
+        )
         return (
             f"{self.done} of {self.games} games, {self.certified_share:.2%} certified, {rate}{left}"
         )

@@ -19,12 +19,14 @@ _FEW = 12
 class Report:
     """The tables of a report.
 
+    - `markets`: whether the games are a family of markets, and not a user's own.
     - `header`: where the results come from. `statuses`: how many games ended how.
     - `families`: a row per size of markets, or per rung of the ladder for a user's own games.
     - `misalignment`, `temperatures`: a row per bin or value; empty where nothing varies.
     - `open`: numbers, statuses and gains of the games that are not certified, worst first.
     """
 
+    markets: bool
     header: Row
     statuses: list[Row]
     families: list[Row]
@@ -32,41 +34,44 @@ class Report:
     temperatures: list[Row]
     open: list[Row]
 
+    @property
+    def kind(self) -> str:
+        """What the rows of `families` are."""
+        return "By family" if self.markets else "By rung"
 
-def welfare_shares(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Per market: of what full information adds to no information, the share that users get.
 
-    Sums over users, weighted by mass; NaN where information is worth nothing.
+def losses(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Per market: what users lose against full information, and what that adds to none.
+
+    Averages over users, weighted by mass, in units of their utility; NaN without a result.
     """
     mass = columns["mass"]
     # Markets of smaller families have fewer users; a result that is no number stays none.
     there = np.isfinite(mass)
+    weight = np.where(there, mass, 0)
+    total = np.sum(weight, axis=1)
     known, blind, got = (
-        np.sum(np.where(there, mass * columns[name], 0), axis=1)
+        np.sum(np.where(there, weight * columns[name], 0), axis=1)
         for name in ("full_information", "uninformed", "user_values")
     )
-    room = known - blind
-    worth = room > 1e-12 * np.maximum(np.abs(known), 1)
-    share = (got - blind) / np.where(worth, room, 1)
-    return np.where(worth & np.isfinite(got), share, np.nan)
+    total = np.where(total > 0, total, np.nan)
+    return (known - got) / total, (known - blind) / total
 
 
-def _summary(columns: Mapping[str, np.ndarray], chosen: np.ndarray, welfare: np.ndarray) -> Row:
+def _summary(columns: Mapping[str, np.ndarray], chosen: np.ndarray) -> Row:
     certified = columns["certified"].astype(bool) & chosen
-    shares = welfare[certified]
-    shares = shares[np.isfinite(shares)]
+    loss, room = (values[certified] for values in losses(columns))
+    some = certified.any() and np.sum(room) > 0
     return {
         "games": int(np.sum(chosen)),
         "certified": float(np.sum(certified) / np.sum(chosen)),
-        "welfare, mean": float(np.mean(shares)) if shares.size else None,
-        "welfare, lowest": float(np.min(shares)) if shares.size else None,
-        "full information": float(np.mean(shares >= 1 - 1e-6)) if shares.size else None,
+        "welfare": float(1 - np.sum(loss) / np.sum(room)) if some else None,
+        "largest loss": float(np.max(loss)) if certified.any() else None,
+        "no loss": float(np.mean(loss <= 1e-6)) if certified.any() else None,
     }
 
 
-def _binned(
-    columns: Mapping[str, np.ndarray], name: str, welfare: np.ndarray, *, few: int = 0
-) -> list[Row]:
+def _binned(columns: Mapping[str, np.ndarray], name: str, few: int = 0) -> list[Row]:
     """A row per bin of equal width, or per value where there are at most `few`."""
     values = columns[name]
     low, high = float(np.min(values)), float(np.max(values))
@@ -75,20 +80,19 @@ def _binned(
     distinct = np.unique(values)
     if len(distinct) <= few:
         return [
-            {name: f"{value:g}"} | _summary(columns, values == value, welfare)
-            for value in distinct.tolist()
+            {name: f"{value:g}"} | _summary(columns, values == value) for value in distinct.tolist()
         ]
     edges = np.linspace(low, high, _BINS + 1)
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, _BINS - 1)
     return [
         {name: f"{edges[number]:.3g} to {edges[number + 1]:.3g}"}
-        | _summary(columns, place == number, welfare)
+        | _summary(columns, place == number)
         for number in range(_BINS)
         if np.any(place == number)
     ]
 
 
-def _market_families(columns: Mapping[str, np.ndarray], welfare: np.ndarray) -> list[Row]:
+def _market_families(columns: Mapping[str, np.ndarray]) -> list[Row]:
     names = ("users", "providers", "segments")
     sizes = np.stack([columns[name] for name in names], axis=1)
     rows = []
@@ -99,8 +103,7 @@ def _market_families(columns: Mapping[str, np.ndarray], welfare: np.ndarray) -> 
             if np.any(part):
                 label = dict(zip(names, size.tolist(), strict=True))
                 rows.append(
-                    {**label, "users are": "quantal" if quantal else "exact"}
-                    | _summary(columns, part, welfare)
+                    {**label, "choice": "quantal" if quantal else "exact"} | _summary(columns, part)
                 )
     return rows
 
@@ -149,14 +152,14 @@ def summarize(header: Mapping[str, str], columns: Mapping[str, np.ndarray], game
     ]
     if "misalignment" not in columns:
         left = _open(columns, ("gain", "residual", "steps"))
-        return Report(about, statuses, _rung_rows(columns), [], [], left)
-    welfare = welfare_shares(columns)
+        return Report(False, about, statuses, _rung_rows(columns), [], [], left)
     left = _open(columns, ("gain", "users", "providers", "segments", "temperature", "misalignment"))
     return Report(
+        True,
         about,
         statuses,
-        _market_families(columns, welfare),
-        _binned(columns, "misalignment", welfare),
-        _binned(columns, "temperature", welfare, few=_FEW),
+        _market_families(columns),
+        _binned(columns, "misalignment"),
+        _binned(columns, "temperature", _FEW),
         left,
     )

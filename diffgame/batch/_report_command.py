@@ -112,7 +112,7 @@ def _print(report, rerun: str, console) -> None:
         console.print(f"{name}: {value}")
     tables = (
         ("How games ended", report.statuses, ""),
-        ("By family", report.families, WELFARE if report.misalignment else ""),
+        (report.kind, report.families, WELFARE if report.markets else ""),
         ("By misalignment", report.misalignment, ""),
         ("By temperature", report.temperatures, ""),
         ("Not certified", report.open[:_MOST_ROWS], ""),
@@ -122,7 +122,8 @@ def _print(report, rerun: str, console) -> None:
             continue
         table = Table(box=None, title=f"\n{title}", title_justify="left")
         for name, value in rows[0].items():
-            table.add_column(name, justify="left" if isinstance(value, str) else "right")
+            side = "left" if isinstance(value, str) else "right"
+            table.add_column(name, justify=side, overflow="fold")
         for row in rows:
             table.add_row(*(text_of(name, value) for name, value in row.items()))
         console.print(table)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..study._draw import COLOURS, figure
-from ._report import Report, Row, welfare_shares
+from ._report import Report, Row, losses
 
 # Points of a scatter, and uncertified games, that the page shows; the results file has all.
 _MOST_POINTS, _MOST_ROWS = 5000, 500
@@ -53,10 +53,11 @@ pre { background: #f4f4f4; padding: .75rem; overflow: auto; font-size: .85rem; }
 </html>
 """
 WELFARE = (
-    "Welfare: of what full information would add to no information, the share that users get, "
-    "weighted by mass; over certified equilibria only, one per market (where play from babbling "
-    "ends), so neither the best nor the worst. “Full information”: the share of these in which "
-    "users get all of it."
+    "Over certified equilibria only, one per market: where play from babbling ends, so neither the "
+    "best nor the worst. Loss: of users against full information, in units of their utility, "
+    "averaged by mass. Welfare: of what full information would add to no information in all these "
+    "markets together, the share that users get; below 0 if noise costs them more than they learn. "
+    "“No loss”: the share of the markets with a loss of at most 1e-6."
 )
 _ABOUT = (
     "Only “certified” ends are equilibria, to the tolerance and within the scope that "
@@ -68,9 +69,9 @@ def text_of(name: str, value: Any) -> str:
     """A cell: shares as percentages, nothing where there is nothing to say."""
     if value is None:
         return ""
-    if name in ("certified", "share", "full information"):
+    if name in ("certified", "share", "no loss"):
         return f"{value:.3%}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cells(row: Row) -> list[dict[str, Any]]:
@@ -115,30 +116,29 @@ def _gains(columns: Mapping[str, np.ndarray]):
 def _scatter(columns: Mapping[str, np.ndarray]):
     from plotly import graph_objects
 
-    welfare = welfare_shares(columns)
-    chosen = np.flatnonzero(columns["certified"].astype(bool) & np.isfinite(welfare))
+    loss, _ = losses(columns)
+    chosen = np.flatnonzero(columns["certified"].astype(bool))
     # Every n-th, so that all families are seen.
     chosen = chosen[:: max(1, -(-len(chosen) // _MOST_POINTS))]
     points = graph_objects.Scattergl(
         x=columns["misalignment"][chosen].tolist(),
-        y=welfare[chosen].tolist(),
+        y=loss[chosen].tolist(),
         text=[f"game {number}" for number in chosen.tolist()],
         mode="markers",
         marker={"color": COLOURS[0], "size": 4, "opacity": 0.4},
-        hovertemplate="misalignment %{x:.4g}<br>welfare %{y:.4g}<br>%{text}",
+        hovertemplate="misalignment %{x:.4g}<br>loss %{y:.4g}<br>%{text}",
     )
-    title = f"Welfare in {len(chosen)} certified markets"
-    return figure([points], "misalignment", "welfare", title)
+    title = f"What users lose in {len(chosen)} certified markets"
+    return figure([points], "misalignment", "loss", title)
 
 
 def _parts(report: Report, columns: Mapping[str, np.ndarray], rerun: str) -> list[dict[str, Any]]:
-    markets = "misalignment" in columns
     parts: list[dict[str, Any]] = [
         {"name": "statuses", "title": "How games ended", "rows": report.statuses},
         {
             "name": "families",
-            "title": "By family" if markets else "By rung",
-            "text": WELFARE if markets else "",
+            "title": report.kind,
+            "text": WELFARE if report.markets else "",
             "rows": report.families,
         },
     ]
@@ -148,7 +148,7 @@ def _parts(report: Report, columns: Mapping[str, np.ndarray], rerun: str) -> lis
         ("temperature", report.temperatures),
     ):
         if rows:
-            figures = [_bars(rows, name, "welfare, mean", f"Welfare against {name}")]
+            figures = [_bars(rows, name, "welfare", f"Welfare against {name}")]
             if name == "misalignment":
                 figures.append(_scatter(columns))
             parts.append({"name": name, "title": f"By {name}", "rows": rows, "figures": figures})

@@ -176,4 +176,5 @@ def _print(done: int, games: int, counts: dict[str, int], rate: float) -> None:
         print(f"  {status:18} {count:10}  {count / done:8.3%}")
     if rate == rate:
         hours = 1e6 / rate / 3600
-        print(f"{rate:.0f} games per second, compilation included; a million take {hours:.2f} h")
+        rounded = f"{rate:.{0 if rate >= 10 else 2}f}"
+        print(f"{rounded} games per second, compilation included; a million take {hours:.2f} h")

@@ -82,7 +82,7 @@ def submit(executor: str, arguments: Sequence[str], count: int, options: str, fo
     _show(paths.stderr, shown, sys.stderr)
     _show(paths.stdout, 0, sys.stdout)
     bad = [status for status in statuses if status not in (0, 3)]
-    return max(2, *bad) if bad else statuses[0]
+    return bad[0] if bad else statuses[0]
 
 
 def _show(log: Path, shown: int, stream) -> int:

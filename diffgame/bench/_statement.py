@@ -69,5 +69,5 @@ def judge(statement: Statement, answer: Answer) -> Verdict:
     if 0 <= gap <= TOLERANCE:
         return Verdict(True, gap, "certified")
     if gain > TOLERANCE:
-        return Verdict(False, gap, f"a provider gains {gain:.1e} alone")
-    return Verdict(False, gap, f"not stationary: slope {slope:.1e}")
+        return Verdict(False, gap, "a provider gains alone")
+    return Verdict(False, gap, "not stationary")

@@ -106,11 +106,6 @@ def obedience(segment: Segment) -> Float[Array, "profiles rows states"]:
     return kept.reshape(len(segment.profiles), users * (actions - 1), states)
 
 
-def signal_rows(segment: Segment) -> Float[Array, "states profiles states"]:
-    """Rows saying that in each state the probabilities of the recommendations sum to one."""
-    return jnp.einsum("rs,p->rps", jnp.eye(len(segment.prior)), segment.playable * 1.0)
-
-
 def capture_program(
     segment: Segment,
     payoff: Float[Array, "users profiles states"],
@@ -143,11 +138,12 @@ def capture_program(
             ]
         ),
         obedience(segment),
-        jnp.concatenate([signal_rows(segment), value]),
+        value,
         jnp.concatenate(
             [jnp.zeros((states, 2 * users + 1)), jnp.concatenate([surplus, -surplus, rise], 1)]
         ),
         jnp.concatenate([jnp.ones(states), level]),
+        segment.playable * 1.0,
     )
 
 

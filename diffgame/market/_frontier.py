@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram, check_optimum
 from .._loop import while_lanes
-from ._best_response import EQUAL, obedience, signal_rows, tidy_signal
+from ._best_response import EQUAL, obedience, tidy_signal
 from ._segment import Segment
 
 # Vertices of one provider's frontier that are kept; more are reported as incomplete.
@@ -83,14 +83,13 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
     own = gain(segment, segment.objective[provider, 0])
     last = best_for_user(segment, own)
     index = jnp.arange(_CAPACITY)
-    rows = obedience(segment), signal_rows(segment)
 
     def goes_on(carry):
         _, _, _, pending, count, _, _ = carry
         return (count < 2) | (jnp.any(pending) & (count < _CAPACITY))
 
     def refine(shared, carry):
-        user, own, playable, within, sums = shared
+        user, own, playable, within = shared
         value, payoff, order, pending, count, signals, certified = carry
         # The first point is the provider's optimum, inserted before the user's.
         first = count == 1
@@ -104,9 +103,10 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
             jnp.where(playable[:, None], -toward_user * user - toward_provider * own, 1.0),
             jnp.zeros(0),
             within,
-            sums,
+            jnp.zeros((0, *own.shape)),
             jnp.zeros((states, 0)),
             jnp.ones(states),
+            playable * 1.0,
         )
         primal, dual, _ = solve_linear_program(program)
         fine = check_optimum(program, primal, dual, 1e-8).certified
@@ -138,7 +138,7 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
         jnp.zeros((_CAPACITY, *last.shape)).at[0].set(last),
         jnp.array(True),
     )
-    shared = user, own, segment.playable, *rows
+    shared = user, own, segment.playable, obedience(segment)
     value, payoff, order, pending, _, signals, certified = while_lanes(
         goes_on, refine, shared, start
     )

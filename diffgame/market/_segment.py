@@ -92,7 +92,7 @@ def playable_profiles(
             jnp.concatenate(
                 [jnp.zeros(rows), jnp.full(rows, _SHORTFALL_PRICE), jnp.array([-1.0, 0.0])]
             ),
-            jnp.zeros((1, 1, states)),
+            jnp.zeros((1, 0, states)),
             jnp.where(possible[None, None, :], coupling[:, None, :], 0),
             jnp.concatenate([slack, shortfall, strict[:, None], spare[:, None]], axis=1),
             # The margin is shifted by one so that it may come out negative.

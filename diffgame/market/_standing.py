@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Scalar
 
 from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram, check_optimum
-from ._best_response import obedience, signal_rows, tidy_signal
+from ._best_response import obedience, tidy_signal
 from ._frontier import Frontier, gain
 from ._segment import Segment
 
@@ -47,7 +47,7 @@ class Outcomes(eqx.Module):
     """The obedient outcomes of one user, as all linear programs about them have in common.
 
     - `user`, `payoffs`: what a probability of recommending is worth to her and to each provider.
-    - `within`, `sums`: the rows of obedience and of the states' probabilities.
+    - `within`: the rows of obedience.
     - `breaks`: all values at which some frontier bends, sorted, from no to full information.
     - `most` [providers, breaks]: the frontiers there.
     """
@@ -56,7 +56,6 @@ class Outcomes(eqx.Module):
     payoffs: Float[Array, "providers actions states"]
     playable: Bool[Array, " actions"]
     within: Float[Array, "actions rows states"]
-    sums: Float[Array, "states actions states"]
     breaks: Float[Array, " breaks"]
     most: Float[Array, "providers breaks"]
 
@@ -79,7 +78,6 @@ def list_outcomes(segment: Segment, frontiers: Frontier) -> Outcomes:
         jax.vmap(lambda table: gain(segment, table))(segment.objective[:, 0]),
         segment.playable,
         obedience(segment),
-        signal_rows(segment),
         breaks,
         jax.vmap(most)(frontiers),
     )
@@ -92,7 +90,7 @@ def stand(outcomes: Outcomes, value: Scalar, below: Bool[Array, ""], delta: Scal
     surplus, the lead (plus two, so that it is positive), and what the value is missed by at a
     price.
     """
-    providers, states = len(outcomes.payoffs), len(outcomes.sums)
+    providers, states = len(outcomes.payoffs), outcomes.user.shape[1]
     price = jnp.clip(1e8 * delta, *_PRICE)
     breaks, nearest = outcomes.breaks, jnp.where(below, NARROW, 0)
     left = jnp.argmax(jnp.where(breaks <= value - nearest, breaks, -jnp.inf))
@@ -114,9 +112,10 @@ def stand(outcomes: Outcomes, value: Scalar, below: Bool[Array, ""], delta: Scal
         jnp.where(outcomes.playable[:, None], jnp.zeros_like(outcomes.user), 1.0),
         jnp.concatenate([jnp.zeros(providers), jnp.array([-1.0]), jnp.full(2, price)]),
         outcomes.within,
-        jnp.concatenate([outcomes.sums, outcomes.payoffs - along, outcomes.user[None]]),
+        jnp.concatenate([outcomes.payoffs - along, outcomes.user[None]]),
         jnp.concatenate([jnp.zeros((states, providers + 3)), slacks, missed[None]]),
         jnp.concatenate([jnp.ones(states), floor - slope * value, value[None]]),
+        outcomes.playable * 1.0,
     )
     primal, dual, _ = solve_linear_program(program)
     optimum = check_optimum(program, primal, dual, 1e-9)
