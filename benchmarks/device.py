@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import _harness, market, users
+from benchmarks import _harness, market, market_programs, users
 from diffgame import Constant, Logit, provider_payoffs, pseudogradient
 from diffgame.batch import CertificateSettings, solve_many
 from diffgame.games import LogitBertrand
@@ -29,7 +29,7 @@ def _persuasion(batch: int, device: Any) -> Callable[[], float]:
     prior = rng.dirichlet(np.ones(3), size=batch)
     utility, objective = rng.uniform(size=(2, batch, 3, 3))
     data = jax.device_put((prior, utility, objective), device)
-    function = jax.jit(jax.vmap(market._solve))
+    function = jax.jit(jax.vmap(market_programs._solve))
     return lambda: float(np.mean(function(*data).certified))
 
 
@@ -40,7 +40,7 @@ def _equilibria(markets: int, device: Any) -> Callable[[], float]:
     function = jax.jit(jax.vmap(market._settle_user))
 
     def run():
-        gain = np.asarray(function(*data)[0])
+        _, gain = (np.asarray(part) for part in function(*data))
         return float(np.mean(np.isfinite(gain) & (gain >= 0) & (gain <= market.EXPLOITABILITY)))
 
     return run

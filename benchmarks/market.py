@@ -214,7 +214,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = [compare_programs(size, size, batch, pool) for size, batch in sizes]
     rows += [compare_one(*size) for size in large]
     rows += [compare_equilibria(markets, count) for count in users]
-    rows.append(compare_anonymous(markets))
+    if not options.quick:
+        # Compiling it takes longer than a quick look may.
+        rows.append(compare_anonymous(markets))
     report(rows, machine(["highspy"]), options.json)
 
 

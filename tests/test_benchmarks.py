@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import _harness, _highs, conversation, market, preferences
+from benchmarks import _harness, _highs, _highs_anonymous, conversation, market, preferences
 from diffgame.market import equilibrium_values, persuade
 
 values_of = jax.jit(equilibrium_values)
@@ -33,7 +33,7 @@ def test_market_benchmark_writes_rows_that_are_certified_on_both_sides(tmp_path,
     assert set(content) == {"machine", "rows"}
     assert {"processor", "cores", "python", "jax", "highspy"} <= set(content["machine"])
     printed = capsys.readouterr().out
-    assert len(content["rows"]) == 2
+    assert len(content["rows"]) == 3
     for row in content["rows"]:
         assert {name: type(value) for name, value in row.items()} == ROW
         assert row["ours_seconds"] > 0
@@ -141,6 +141,30 @@ def test_the_bound_that_the_peer_proves_is_its_optimum(seed):
     assert user.bound() == pytest.approx(float(user.objective[0] @ signal), abs=1e-9)
     alone = alone_of(*(jnp.asarray(part) for part in (prior, utility, objective[0])), jnp.ones(1))
     assert user.bound() == pytest.approx(float(alone.lower), abs=1e-8)
+
+
+def test_the_peer_stays_with_babbling_where_users_fear_opposite_mistakes():
+    """Each signal that helps one user harms the other: nobody gains by informing anybody."""
+    utility = np.array([[[0, 0], [1, -3], [-3, 1]], [[0, 0], [-3, 1], [1, -3]]])
+    utility = (utility + 3) / 4
+    objective = np.stack([utility[:1].repeat(2, 0), utility[1:].repeat(2, 0)])
+    group = _highs_anonymous.Group(_highs.solver(), np.full(2, 0.5), utility, objective)
+    gain, values = _highs_anonymous.settle(group)
+    assert gain <= 1e-9
+    assert values == pytest.approx([0.75, 0.75], abs=1e-12)
+
+
+def test_the_peer_finds_what_a_provider_gains_by_informing_users_who_agree():
+    """Users and both providers want the state named: from babbling to full information."""
+    utility = np.eye(2)[None].repeat(2, 0)
+    group = _highs_anonymous.Group(
+        _highs.solver(), np.full(2, 0.5), utility, utility[None].repeat(2, 0)
+    )
+    babbling = [group.silent] * 2, np.zeros(2, int)
+    assert _highs_anonymous._gain(group, *babbling)[0] == pytest.approx(0.5, abs=1e-9)
+    gain, values = _highs_anonymous.settle(group)
+    assert gain <= 1e-9
+    assert values == pytest.approx([1, 1], abs=1e-9)
 
 
 def test_sides_are_timed_in_turn_and_answers_kept_in_order():

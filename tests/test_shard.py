@@ -74,7 +74,7 @@ def start(code: str, *arguments: object, flags: str = "") -> subprocess.Popen[st
 
 def finish(process: subprocess.Popen[str]) -> str:
     try:
-        out, error = process.communicate(timeout=600)
+        out, error = process.communicate(timeout=1800)
     finally:
         process.kill()
     assert process.returncode == 0, error

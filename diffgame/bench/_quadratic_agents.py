@@ -255,10 +255,10 @@ def judge_agents(game: Game, answer: Answer) -> Verdict:
     slope = float(np.max([bound.residual for bound in found]))
     slope /= agents.slope_scale(offers.ravel()[agents.place])
     if not 0 <= violation <= FEASIBLE:
-        return Verdict(False, max(gain, violation), f"violates a constraint by {violation:.1e}")
+        return Verdict(False, max(gain, violation), "violates a constraint")
     gap = max(gain, slope)
     if not 0 <= gain <= TOLERANCE:
-        return Verdict(False, gap, f"up to {gain:.1e} to be gained")
+        return Verdict(False, gap, "an agent may gain")
     if not 0 <= slope <= TOLERANCE:
-        return Verdict(False, gap, f"not stationary: relative slope {slope:.1e}")
+        return Verdict(False, gap, "not stationary")
     return Verdict(True, gap, "certified")
