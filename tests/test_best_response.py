@@ -94,6 +94,23 @@ def test_anonymous_exploitability_equals_the_oracle_on_random_markets(count):
     print(f"{count} anonymous exploitabilities compared, worst difference {worst:.1e}")
 
 
+@pytest.mark.parametrize(
+    ("missing", "width"), [(0.0, 1e-9), (1e-9, 1e-8), (1e-7, 1e-6), (1e-5, 1e-5)]
+)
+def test_gains_are_bounded_where_users_know_nearly_everything(missing, width):
+    """Sets of users that can only just be held: programs without an interior, or nearly so."""
+    markets = mixed_markets(COUNT, users=(2,), providers=(2,))
+    batch = []
+    for mu, mass, us, U in markets:
+        pi = (1 - missing) * np.eye(len(mu)) + missing / len(mu)
+        batch += [posted([(mu, mass, us, U)], pi, [0, 1])]
+    found = gains(*(np.concatenate(part) for part in zip(*batch, strict=True)))
+    for seed, (lower, upper) in enumerate(zip(found.lower, found.upper, strict=True)):
+        assert np.all(np.isfinite(upper)), f"seed={seed}: {upper}"
+        assert np.all(upper >= lower - 1e-7), f"seed={seed}: {lower} {upper}"
+        assert np.all(upper <= lower + width), f"seed={seed}: {upper - lower}"
+
+
 def posted(markets, pi, users):
     """What `gains` takes if all providers post the table `pi` to `users` of each market."""
     batch = []

@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._interior_point import solve_linear_program
-from .._linear_program import LinearProgram, check_optimum
+from .._linear_program import Dual, LinearProgram, check_optimum
 from ._segment import MARGIN, Segment, make_segment, unit_utility
 
 # Price of missing a constraint by one unit, where payoffs range over one unit.
 SHORTFALL_PRICE = 1e4
 _TIE = 1e-9
+# What users must get beyond their outside option, less this, leaves programs an interior.
+_RELAXED = 1e-6
 # Payoffs nearer than this share of their range are equal.
 EQUAL = 1e-12
 
@@ -80,8 +82,8 @@ class BestResponse(eqx.Module):
     """The most a provider can get from a segment, between `lower` and `upper`.
 
     `lower` is reached by `signal` [profiles, states] up to the capture margin, with ties in the
-    provider's favour; `upper` is proved by the dual programs: infinite if the one of a set that
-    cannot be ruled out is not certified.
+    provider's favour; `upper` is proved by multipliers of the programs of all sets that cannot be
+    ruled out.
     """
 
     lower: Scalar
@@ -147,6 +149,24 @@ def capture_program(
     )
 
 
+def payoff_bound(program: LinearProgram, dual: Dual, users: int) -> Scalar:
+    """No deviation that meets the rows of `capture_program` is worth more.
+
+    Multipliers of any program bound all of them; where they violate the dual, the bound is raised
+    by the most that a deviation can make of it: a signal's probabilities sum to the number of
+    states, users' surplus is at most 2, an obedience row at most 1. Shortfall is none of its means.
+    """
+    states, inequalities = program.cost.shape[1], program.within.shape[1]
+    reduced = program.cost - jnp.einsum("bis,bi->bs", program.within, dual.within)
+    reduced = reduced - program.price(dual.rows)
+    surplus = (program.slack_cost - dual.rows @ program.slack_coupling)[:users]
+    raised = states * jnp.max(jnp.maximum(-reduced, 0))
+    raised = raised + 2 * jnp.sum(jnp.maximum(-surplus, 0))
+    raised = raised + inequalities * jnp.max(jnp.maximum(-dual.within, 0), initial=0.0)
+    bound = raised - jnp.sum(program.target * dual.rows)
+    return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
+
+
 def tidy_signal(
     playable: Bool[Array, " profiles"], x: Float[Array, "profiles states"]
 ) -> Float[Array, "profiles states"]:
@@ -183,15 +203,19 @@ def best_response(
     def solve(captured, slackest):
         program = capture_program(segment, payoff, outside, captured, margins, slackest)
         primal, dual, _ = solve_linear_program(program)
-        return primal, check_optimum(program, primal, dual, 1e-8)
+        return (
+            primal,
+            check_optimum(program, primal, dual, 1e-8),
+            payoff_bound(program, dual, users),
+        )
 
     settled = ~sets | outside.held[None]
     if users > 1 and margin == 0:
         # The largest margin of each set decides whether it counts; asked in the same call.
         count = len(sets)
         asked = jax.vmap(solve)(jnp.concatenate([sets, sets]), jnp.arange(2 * count) < count)
-        slackest, most = jax.tree.map(lambda leaf: leaf[:count], asked)
-        primal, optimum = jax.tree.map(lambda leaf: leaf[count:], asked)
+        slackest, most, _ = jax.tree.map(lambda leaf: leaf[:count], asked)
+        primal, optimum, bounded = jax.tree.map(lambda leaf: leaf[count:], asked)
         held = jnp.all(settled, axis=1)
         possible = held | (slackest.z[:, -1] > MARGIN)
         # Only a certified program rules a set out; its bound is minus the margin, or a price.
@@ -199,15 +223,29 @@ def best_response(
         shortfall = slackest.z[:, users:-1]
     else:
         # One user: everything up to full information can be given to her.
-        primal, optimum = jax.vmap(solve)(sets, jnp.zeros(len(sets), bool))
+        primal, optimum, bounded = jax.vmap(solve)(sets, jnp.zeros(len(sets), bool))
         possible = jnp.all(settled | (room > MARGIN)[None], axis=1)
         ruled_out = ~possible
         shortfall = primal.z[:, users:-1]
     possible = possible & (jnp.sum(shortfall, axis=1) <= MARGIN)
+    done = optimum.certified | ruled_out
     rest = jnp.sum(jnp.where(sets, 0, outside.payoff[None]), axis=1)
     signals = jax.vmap(lambda x: tidy_signal(segment.playable, x))(primal.x)
     reached = rest + jnp.einsum("cj,jps,cps->c", sets * 1.0, payoff, signals)
-    proved = jnp.where(optimum.certified, rest - optimum.bound, jnp.inf)
+
+    def bound(captured, done):
+        # Where a set can only just be held, the program has no interior and ends inaccurate: the
+        # multipliers of one that asks a little less prove nearly as much. Programs that are done
+        # are emptied, which takes few steps.
+        program = capture_program(segment, payoff, outside, captured, margins, jnp.array(False))
+        easier = program.target.at[len(segment.prior) :].add(-_RELAXED)
+        relaxed = eqx.tree_at(lambda program: program.target, program, easier)
+        relaxed = jax.tree.map(lambda leaf: jnp.where(done, 0, leaf), relaxed)
+        _, dual, _ = solve_linear_program(relaxed)
+        return payoff_bound(program, dual, users)
+
+    bounded = jnp.minimum(bounded, jax.vmap(bound)(sets, done))
+    proved = rest + jnp.where(optimum.certified, -optimum.bound, bounded)
     # Holding nobody: open to a provider with competitors, who may post a worthless signal.
     nobody = jnp.where(outside.exists, jnp.sum(outside.payoff), -jnp.inf)
     reached = jnp.concatenate([nobody[None], jnp.where(possible, reached, -jnp.inf)])
