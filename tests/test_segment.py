@@ -89,3 +89,9 @@ def test_profiles_of_two_users_are_playable_where_a_grid_of_posteriors_says_so()
     for b, found in enumerate(together(utility)):
         seen = {tuple(pair) for pair in np.argmax(utility[b] @ posterior, axis=1).T.tolist()}
         assert seen == found, f"market {b} of seed 1"
+
+
+def test_users_who_never_occur_play_the_first_actions():
+    utility = jnp.asarray(np.random.default_rng(0).random((2, 3, 2)))
+    playable = playable_profiles(jnp.zeros(2), utility, jnp.asarray(action_profiles(2, 3)))
+    assert playable.tolist() == [True] + [False] * 8

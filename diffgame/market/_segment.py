@@ -70,7 +70,8 @@ def playable_profiles(
     """Which profiles the users play at some posterior, ties to the lowest action.
 
     One linear program per profile: the largest margin over lower actions at a posterior where
-    every user's action is optimal; states of prior zero are left out.
+    every user's action is optimal; states of prior zero are left out. Users who never occur, without
+    any such state, play the first actions: everything is a tie.
     """
     utility, _ = unit_utility(utility)
     users, actions, states = utility.shape
@@ -102,7 +103,8 @@ def playable_profiles(
         return primal.z[-2] - 1, jnp.sum(primal.z[rows : 2 * rows])
 
     margins, shortfalls = jax.vmap(margin)(profiles)
-    return (margins > MARGIN) & (shortfalls <= MARGIN)
+    first = jnp.all(profiles == 0, axis=1)
+    return jnp.where(jnp.any(possible), (margins > MARGIN) & (shortfalls <= MARGIN), first)
 
 
 def make_segment(prior, utility, objective, mass, profiles=None) -> Segment:
