@@ -218,7 +218,8 @@ class StoredFunction:
 
 @functools.cache
 def _background() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+    # One at a time: XLA compiles on all cores, and two compilations took 1.7 times the CPU time.
+    return concurrent.futures.ThreadPoolExecutor(1)
 
 
 def _at_once(function: Callable, *args: Any) -> concurrent.futures.Future:

@@ -1,6 +1,7 @@
 """Action profiles, and which of them users ever play."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
