@@ -198,7 +198,9 @@ def _line(cells: Sequence[str]) -> str:
 def report(rows: Sequence[Row], about: dict[str, Any], out: Path | None) -> None:
     """Print the table, and write the file whole or not at all."""
     print("; ".join(f"{name} {value}" for name, value in about.items()))
-    print("seconds per item; ours on all cores, peer on one; ratio = peer / ours;")
+    print(
+        "seconds per item; ours on all cores, peer on one unless it says so; ratio = peer / ours;"
+    )
     print("certified = share of ours, of the peer's\n")
     print(_line([title for title, _, _ in _COLUMNS]))
     for row in rows:
