@@ -199,6 +199,7 @@ def grid_gain(game, parts: int = 400, levels: int = 60) -> float:
     return gain
 
 
+@pytest.mark.campaign
 def test_quantal_ends_are_certified_and_nothing_on_a_grid_beats_them(quantal):
     assert quantal.status.values.tolist() == ["certified"] * 4
     assert np.all((quantal.temperature >= 0.1) & (quantal.temperature <= 0.5))
@@ -209,6 +210,7 @@ def test_quantal_ends_are_certified_and_nothing_on_a_grid_beats_them(quantal):
         assert grid_gain(game) <= TOLERANCE + SLACK, number
 
 
+@pytest.mark.campaign
 def test_the_grid_finds_what_babbling_leaves(quantal):
     """The check above can fail: where nobody says anything, somebody gains by speaking."""
     silent = np.zeros(quantal.signal.shape)

@@ -267,6 +267,7 @@ def certify_bilevel(number: int) -> None:
     np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-5 * (1 + abs(values[0])))
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_solve_bilevel_is_certified_on_random_problems(number):
     certify_bilevel(number)

@@ -142,7 +142,7 @@ def summarize(header: Mapping[str, str], columns: Mapping[str, np.ndarray], game
     counts = json.loads(header["statuses"])
     about: Row = {
         "games": done if done == games else f"{done} of {games} (stopped early)",
-        "games per second": header.get("games_per_second", "nan"),
+        "games per second": f"{float(header.get('games_per_second', 'nan')):.4g}",
         "diffgame": header.get("diffgame", "unknown"),
         "jax": header.get("jax", "unknown"),
     }

@@ -120,7 +120,7 @@ def _print(report, rerun: str, console) -> None:
     for title, rows, text in tables:
         if not rows:
             continue
-        table = Table(box=None, title=f"\n{title}", title_justify="left")
+        table = Table(box=None, padding=(0, 1, 0, 0), title=f"\n{title}", title_justify="left")
         for name, value in rows[0].items():
             side = "left" if isinstance(value, str) else "right"
             table.add_column(name, justify=side, overflow="fold")
