@@ -13,6 +13,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 from jax.experimental import serialize_executable
 
 FORMAT = b"diffgame.program/1\n"

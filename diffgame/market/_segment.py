@@ -70,8 +70,8 @@ def playable_profiles(
     """Which profiles the users play at some posterior, ties to the lowest action.
 
     One linear program per profile: the largest margin over lower actions at a posterior where
-    every user's action is optimal; states of prior zero are left out. Users who never occur, without
-    any such state, play the first actions: everything is a tie.
+    every user's action is optimal; states of prior zero are left out. Users who never occur have no
+    other states and play the first actions: everything is a tie.
     """
     utility, _ = unit_utility(utility)
     users, actions, states = utility.shape
