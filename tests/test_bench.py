@@ -94,6 +94,7 @@ def test_a_first_call_has_its_own_limit_and_column(roots, tmp_path):
     assert [row.steps for row in rows] == [2, 3]
 
 
+@pytest.mark.campaign
 def test_a_first_call_that_hangs_is_not_tried_again_for_that_shape(roots, tmp_path):
     suite = roots("hangs at first", compiles=True)
     settings = settings_of(3, seconds=0.2, first_call=8.0)
