@@ -164,6 +164,7 @@ def _audit(options: argparse.Namespace) -> int:
     import jax
     from rich.console import Console
 
+    from ._stored_program import stop_preparing
     from .market import audit_market, print_report
 
     prepare_compiler()
@@ -172,6 +173,7 @@ def _audit(options: argparse.Namespace) -> int:
         report = audit_market(file, settings, progress)
     finally:
         stop()
+        stop_preparing()
     report["settings"] |= {"diffgame": version("diffgame"), "jax": jax.__version__}
     if target is not None:
         write_json(target, report)

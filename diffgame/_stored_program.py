@@ -195,7 +195,7 @@ class StoredFunction:
     def _program(self, tree: Any, leaves: list[Any], start: Callable) -> Any:
         assert _folder is not None
         key = self._key(tree, leaves)
-        if key not in self._programs:
+        if key not in self._programs or self._programs[key].cancelled():
             self._programs[key] = start(self._find, _folder, key, tree, leaves)
         return self._programs[key]
 
@@ -221,6 +221,12 @@ class StoredFunction:
 def _background() -> concurrent.futures.ThreadPoolExecutor:
     # One at a time: XLA compiles on all cores, and two compilations took 1.7 times the CPU time.
     return concurrent.futures.ThreadPoolExecutor(1)
+
+
+def stop_preparing() -> None:
+    """Drop what was prepared and has not begun: an interrupted command need not wait for it."""
+    _background().shutdown(wait=False, cancel_futures=True)
+    _background.cache_clear()
 
 
 def _at_once(function: Callable, *args: Any) -> concurrent.futures.Future:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import equinox as eqx
 import jax
@@ -95,6 +96,18 @@ def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, monkeypatch):
 def test_what_was_prepared_is_what_a_call_runs(folder):
     function = stored_jit(scale)
     function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
+    check(function(TABLE, np.float64(3)), 1)
+    assert TRACES == [1]
+
+
+def test_what_has_not_begun_is_dropped_and_a_call_makes_it(folder):
+    held = threading.Event()
+    _stored_program._background().submit(held.wait)
+    function = stored_jit(scale)
+    function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
+    _stored_program.stop_preparing()
+    held.set()
+    assert TRACES == []
     check(function(TABLE, np.float64(3)), 1)
     assert TRACES == [1]
 
