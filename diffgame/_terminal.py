@@ -13,16 +13,24 @@ class Refused(Exception):
     """Bad input or usage, told in one line."""
 
 
+def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+    """Let `save` write a file beside this one and rename it: complete or not at all.
+
+    **Errors:** OSError as it comes.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write the file complete or not at all."""
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise Refused(f"--json {path}: cannot be written ({error.strerror})") from error
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from .._terminal import write_whole
 from ._checkpoint import BatchError
 from ._search_axes import GAME_DATA, axes_of
 
@@ -16,13 +16,8 @@ FORMAT = "diffgame.search_results/1"
 
 
 def _whole(path: Path, save: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            save(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, save)
     except OSError as error:
         reason = error.strerror or str(error)
         raise BatchError(

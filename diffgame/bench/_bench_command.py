@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .._terminal import Refused, check_output, show_progress
+from .._terminal import Refused, check_output, show_progress, write_whole
 
 EXAMPLES = """examples:
   diffgame bench matrix
@@ -177,13 +177,8 @@ def _machine() -> dict[str, str]:
 
 
 def _whole(path: Path, save: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            save(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, save)
     except OSError as error:
         reason = error.strerror or str(error)
         raise Refused(
