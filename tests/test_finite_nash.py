@@ -68,6 +68,27 @@ def test_pivoting_ends_where_quantecon_ends_in_games_without_ties():
             np.testing.assert_allclose(own[index], other, atol=1e-9, err_msg=str(index))
 
 
+def test_pivoting_finds_the_same_in_any_company():
+    """Five times as many games leave and join the lanes in another order."""
+    found, tables = pivot(jnp.asarray(games())), jnp.asarray(games()[::-1])
+    many = pivot(jnp.concatenate([tables] * 5))
+    for alone, together in zip(jax.tree.leaves(found), jax.tree.leaves(many), strict=True):
+        for part in np.split(together, 5):
+            np.testing.assert_array_equal(part[::-1], alone)
+
+
+def test_pivoting_stops_at_max_steps():
+    found = pivot(jnp.asarray(games()))
+    short = batched(functools.partial(lemke_howson, max_steps=2))(jnp.asarray(games()))
+    longer = np.asarray(found.steps > 2)
+    assert 0 < longer.sum() < len(longer)
+    np.testing.assert_array_equal(short.steps, np.minimum(found.steps, 2))
+    # Some are at an equilibrium before their path says so.
+    lost = longer & ~np.asarray(short.check.certified)
+    assert lost.any()
+    np.testing.assert_array_equal(short.status == NashStatus.max_steps, lost)
+
+
 def test_equilibria_are_among_those_that_nashpy_enumerates():
     tables = games()[:24]
     for found in (pivot(jnp.asarray(games())), limit(jnp.asarray(tables))):

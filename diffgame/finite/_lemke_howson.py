@@ -1,19 +1,22 @@
 """Nash equilibria of two players by complementary pivoting, many games in lockstep."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ._check import check_nash
-from ._lanes import advance_lanes, lanes_first, lanes_last, over_lanes
+from ._lanes import over_lanes, stream_lanes
 from ._nash import NashEquilibrium, NashStatus, judged
 from ._normal_form import NormalForm
 
 # Entries up to this size are rounding errors, not pivots: payoffs lie in [1, 2].
 _SMALLEST_PIVOT = 1e-10
 _TIE = 1e-11
+
+
+# In place of the label that enters next, why none does.
+_ENDED, _STUCK, _TOO_LONG = -1, -2, -3
 
 
 class _Dictionary(eqx.Module):
@@ -28,42 +31,52 @@ class _Dictionary(eqx.Module):
     nonbasic: Int[Array, "nonbasic lanes"]
 
     def enter(self, label):
-        """Let a nonbasic variable become basic; also the label that left, and whether one did."""
-        width = len(self.nonbasic)
-        entering = jnp.where(self.nonbasic == label[None], 1.0, 0.0)
-        column = jnp.sum(self.rows[:, :width] * entering[None], axis=1)
-        usable = column > _SMALLEST_PIVOT
-        divisor = jnp.where(usable, column, 1)
-        ratio = jnp.where(usable, self.rows[:, width] / divisor, jnp.inf)
+        """Let a nonbasic variable become basic; also the label that left, or why none did.
+
+        Where `label` is none, but such a reason, it stays and nothing changes.
+        """
+        # What the large update reads ends in a reduction, a gather or a division: XLA computes
+        # these once, anything cheaper anew for each of its entries.
+        height, width = len(self.basic), len(self.nonbasic)
+        row_numbers = jnp.arange(height, dtype=label.dtype)[:, None]
+        column_numbers = jnp.arange(width + 2, dtype=label.dtype)[:, None]
+        place = jnp.where(self.nonbasic == label[None], column_numbers[:width], width + 2)
+        place = jnp.min(place, axis=0)
+        column = jnp.take_along_axis(self.rows, place[None, None], axis=1, mode="clip")[:, 0]
+        usable = (column > _SMALLEST_PIVOT) & (label >= 0)[None]
+        inverse = 1 / jnp.where(usable, column, 0)
+        usable = inverse < jnp.inf
+        ratio = jnp.where(usable, self.rows[:, width] * inverse, jnp.inf)
         least = jnp.min(ratio, axis=0)
         tied = usable & (ratio <= (least + _TIE * (1 + jnp.abs(least)))[None])
         # Among ties the infinitesimal perturbation decides: no game is degenerate under it.
-        row = jnp.argmin(jnp.where(tied, self.rows[:, width + 1] / divisor, jnp.inf), axis=0)
-        here = jnp.arange(len(self.rows))[:, None] == row[None]
-        leaving = jnp.where(here, 1.0, 0.0)
-        pivot = jnp.sum(divisor * leaving, axis=0)
-        padded = jnp.concatenate([entering, jnp.zeros((2, *label.shape), entering.dtype)])
-        pivot_row = jnp.sum(self.rows * leaving[:, None], axis=0)
-        pivot_row = jnp.where(padded > 0, 1.0, pivot_row) / pivot[None]
-        kept = jnp.where((padded[None] > 0) | here[:, None], 0.0, self.rows)
-        factor = jnp.where(here, -1.0, column)
-        out = jnp.sum(jnp.where(here, self.basic, 0), axis=0)
+        second = jnp.where(tied, self.rows[:, width + 1] * inverse, jnp.inf)
+        first = tied & (second <= jnp.min(second, axis=0, keepdims=True))
+        row = jnp.min(jnp.where(first, row_numbers, height), axis=0)
+        moves = row < height
+        here, there = row_numbers == row[None], column_numbers == place[None]
+        out = jnp.take_along_axis(self.basic, row[None], axis=0, mode="clip")[0]
+        pivot = jnp.take_along_axis(column, row[None], axis=0, mode="clip")[0]
+        old_row = jnp.take_along_axis(self.rows, row[None, None], axis=0, mode="clip")[0]
+        # There the old entry is the pivot, the new one its inverse.
+        divisor = jnp.where(there, (pivot * pivot)[None], pivot[None])
+        pivot_row = old_row / jnp.where(moves[None], divisor, jnp.inf)
+        factor = jnp.where(here, -1, column)
         after = _Dictionary(
-            kept - factor[:, None] * pivot_row[None],
+            jnp.where(here[:, None] | there[None], 0, self.rows)
+            - factor[:, None] * pivot_row[None],
             jnp.where(here, label[None], self.basic),
-            jnp.where(entering > 0, out[None], self.nonbasic),
+            jnp.where(there[:width], out[None], self.nonbasic),
         )
-        return after, out, jnp.any(usable, axis=0)
+        return after, jnp.where(label < 0, label, jnp.where(moves, out, _STUCK))
 
 
 class _Search(eqx.Module):
-    """Both players' dictionaries and which label enters next."""
+    """Both players' dictionaries and which label enters next, or why none does."""
 
     columns_play: _Dictionary
     rows_play: _Dictionary
     entering: Int[Array, " lanes"]
-    ended: Bool[Array, " lanes"]
-    stuck: Bool[Array, " lanes"]
     pivots: Int[Array, " lanes"]
 
 
@@ -72,7 +85,7 @@ def _perturbation(count: int) -> np.ndarray:
     return 0.5 + np.modf(np.arange(1, count + 1) * np.sqrt(np.arange(2, count + 2)))[0]
 
 
-def _start(first, second, label: int) -> _Search:
+def _start(label: int, first, second) -> _Search:
     """Tables [rows, columns, lanes] with payoffs in [1, 2]."""
     rows, columns, lanes = first.shape
 
@@ -83,64 +96,66 @@ def _start(first, second, label: int) -> _Search:
         labels = (jnp.broadcast_to(own[:, None], (len(own), lanes)) for own in (basic, nonbasic))
         return _Dictionary(jnp.concatenate([table, sides], axis=1), *labels)
 
-    mine, theirs = jnp.arange(rows), rows + jnp.arange(columns)
+    labels = jnp.arange(rows + columns, dtype=jnp.int32)
+    mine, theirs = labels[:rows], labels[rows:]
     drawn = _perturbation(rows + columns)
-    no = jnp.zeros(lanes, bool)
     return _Search(
         dictionary(first, mine, theirs, drawn[:rows]),
         dictionary(jnp.swapaxes(second, 0, 1), theirs, mine, drawn[rows:]),
-        jnp.full(lanes, label),
-        no,
-        no,
+        jnp.full(lanes, label, jnp.int32),
         jnp.zeros(lanes, int),
     )
 
 
-def _pivot_twice(label: int, search: _Search) -> _Search:
+def _pivot_twice(label: int, max_pivots: int, search: _Search) -> _Search:
     """The player whose label was dropped pivots, then the other, unless the first ended it."""
     own = label < len(search.columns_play.basic)
     first, second = search.rows_play, search.columns_play
     if not own:
         first, second = second, first
-    first, out, found = first.enter(search.entering)
-    ended, stuck = found & (out == label), ~found
-    going = ~ended & ~stuck
-    after, next_out, found = second.enter(jnp.where(going, out, search.entering))
-    second = jax.tree.map(
-        lambda new, old: jnp.where(going[(None,) * (new.ndim - 1)], new, old), after, second
-    )
-    ended = ended | (going & found & (next_out == label))
-    stuck = stuck | (going & ~found)
+    first, out = first.enter(search.entering)
+    between = jnp.where(out == label, _ENDED, out)
+    second, out = second.enter(between)
+    pivots = search.pivots + (search.entering >= 0) + (between >= 0)
+    entering = jnp.where(out == label, _ENDED, out)
+    entering = jnp.where((entering >= 0) & (pivots >= max_pivots), _TOO_LONG, entering)
     if not own:
         first, second = second, first
-    pivots = search.pivots + 1 + going
-    return _Search(second, first, next_out, ended, stuck, pivots)
+    return _Search(second, first, entering, pivots)
 
 
-def _values(play: _Dictionary, labels) -> Array:
-    """Probabilities of the actions with these labels, lanes first."""
-    right = jnp.maximum(play.rows[:, :, -2], 0)
-    mine = play.basic[:, :, None] == labels[None, None]
-    values = jnp.sum(jnp.where(mine, right[:, :, None], 0), axis=1)
-    return values / jnp.sum(values, axis=1, keepdims=True)
+def _weights(search: _Search) -> Float[Array, "labels lanes"]:
+    """Probabilities of both players' actions up to a factor each."""
+    rows = len(search.columns_play.basic)
+    right = search.rows_play.rows[:, -2]
+    weights = jnp.zeros((rows + len(right), right.shape[1]), right.dtype)
+    lanes = jnp.arange(right.shape[1])
+    for play, column_player in ((search.rows_play, False), (search.columns_play, True)):
+        # A player's own actions, not the slacks, which have the other's labels.
+        label = jnp.where((play.basic >= rows) == column_player, play.basic, len(weights))
+        weights = weights.at[label, lanes[None]].set(jnp.maximum(play.rows[:, -2], 0), mode="drop")
+    return weights
 
 
 def _search(label: int, max_pivots: int):
-    def goes_on(search):
-        return ~search.ended & ~search.stuck & (search.pivots < max_pivots)
+    def start(items):
+        payoffs, low, span = items
+        return _start(label, *((payoffs - low) / span + 1))
 
     @over_lanes
-    def run(first, second):
-        _, rows, columns = first.shape
-        found = advance_lanes(
-            goes_on,
-            lambda _, search: _pivot_twice(label, search),
-            (),
-            lanes_first(_start(lanes_last(first), lanes_last(second), label)),
+    def run(payoffs):
+        low = jnp.min(payoffs, axis=(2, 3), keepdims=True)
+        span = jnp.max(payoffs, axis=(2, 3), keepdims=True) - low
+        weights, fate, pivots = stream_lanes(
+            start,
+            lambda search: search.entering >= 0,
+            lambda search: _pivot_twice(label, max_pivots, search),
+            lambda search: (_weights(search), search.entering, search.pivots),
+            (payoffs, low, jnp.where(span > 0, span, 1)),
         )
-        mixed = _values(found.rows_play, jnp.arange(rows))
-        other = _values(found.columns_play, rows + jnp.arange(columns))
-        return mixed, other, found.ended, found.stuck, found.pivots
+        profile = jnp.split(weights, [payoffs.shape[2]], axis=1)
+        mixed, other = (own / jnp.sum(own, axis=1, keepdims=True) for own in profile)
+        return mixed, other, fate, pivots
 
     return run
 
@@ -172,13 +187,10 @@ def lemke_howson(
         raise ValueError(f"lemke_howson: the game has {len(actions)} players; give one of two")
     if not 0 <= label < sum(actions):
         raise ValueError(f"label: {label} is no action; give one from 0 to {sum(actions) - 1}")
-    low = jnp.min(game.payoffs, axis=(1, 2), keepdims=True)
-    span = jnp.max(game.payoffs, axis=(1, 2), keepdims=True) - low
-    first, second = (game.payoffs - low) / jnp.where(span > 0, span, 1) + 1
-    mixed, other, ended, stuck, pivots = _search(label, max_steps)(first, second)
+    mixed, other, fate, pivots = _search(label, max_steps)(game.payoffs)
     profile = mixed, other
     check = check_nash(game, profile, tolerance)
     finite = jnp.all(jnp.isfinite(game.payoffs))
-    otherwise = NashStatus.where(stuck, NashStatus.lost, NashStatus.max_steps)
-    status = judged(check, ended, otherwise, finite)
+    otherwise = NashStatus.where(fate == _STUCK, NashStatus.lost, NashStatus.max_steps)
+    status = judged(check, fate == _ENDED, otherwise, finite)
     return NashEquilibrium(profile, check, status, pivots)
