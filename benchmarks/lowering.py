@@ -26,8 +26,8 @@ import diffgame as dg
 from benchmarks import _harness
 from benchmarks.users import write
 from diffgame._certificate import _certify
-from diffgame._interior_point import solve_linear_program
 from diffgame._linear_program import LinearProgram
+from diffgame._program_solver import solve_linear_program
 from diffgame.batch import _search
 from diffgame.batch._source import Made
 from diffgame.finite import (

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffgame._loop import while_lanes
 from diffgame.market import exploitability, meet
-from diffgame.market._dynamics import propose, recommend, settle_user
+from diffgame.market._dynamics import recommend, settle_together, settle_user
 from diffgame.market._equilibrium_values import equilibrium_segment, nearest_equilibrium
 from diffgame.market._frontier import find_frontiers
 from diffgame.market._segment import make_segment
@@ -30,8 +29,7 @@ from ._harness import (
 from .market_programs import PARTS, compare_one, compare_programs, share
 
 EXPLOITABILITY = 1e-6
-NEGLIGIBLE = 1e-9
-_CHUNK = 128
+_CHUNK = 512
 
 
 def random_markets(markets: int, users: int, seed: int = 0):
@@ -76,26 +74,9 @@ def _settle_group(prior, utility, objective):
     providers, users = objective.shape[:2]
     segment = make_segment(prior, utility, objective / users, jnp.ones(users))
     silent = recommend(segment, jnp.ones((len(prior), 1)))
-    proposals, incumbents = propose(segment, jnp.broadcast_to(silent, (providers, *silent.shape)))
-    # All babble, the dynamics' end, and each signal of that end posted by all.
-    order = jnp.array([0, 1, *range(2 + providers, 2 + 2 * providers)])
-
-    def goes_on(carry):
-        at, gain, _ = carry
-        return (at < len(order)) & (gain > NEGLIGIBLE)
-
-    def assess(shared, carry):
-        segment, proposals, incumbents = shared
-        at, gain, values = carry
-        meeting = meet(segment, proposals[order[at]], incumbents[order[at]])
-        most = jnp.max(exploitability(segment, meeting).upper)
-        better = most < gain
-        reached = jnp.max(meeting.values, axis=0)
-        return at + 1, jnp.where(better, most, gain), jnp.where(better, reached, values)
-
-    start = jnp.array(0), jnp.array(jnp.inf), jnp.zeros(users)
-    _, gain, values = while_lanes(goes_on, assess, (segment, proposals, incumbents), start)
-    return values, gain
+    start = jnp.broadcast_to(silent, (providers, *silent.shape))
+    meeting, gains = settle_together(segment, start)
+    return jnp.max(meeting.values, axis=0), jnp.max(gains.upper)
 
 
 def _in_chunks(settle, *arrays):

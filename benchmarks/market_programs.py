@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffgame._interior_point import solve_linear_program
 from diffgame._linear_program import Dual, LinearProgram, Primal, check_optimum
+from diffgame._program_solver import solve_linear_program
 
 from ._harness import Row, alternate, compile_batched, cores
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._lanes import over_last
 from ._linear_program import Dual, LinearProgram, Primal
 from ._normal_equations import Scaled, Variables, factorise, scale
 
@@ -297,34 +298,7 @@ def _width(program: LinearProgram) -> int:
     return min(max(fitting, _LANES[0]), _LANES[1])
 
 
-def _solve_many(tolerance: float, max_steps: int):
-    """Programs with lanes as the last axis; `jax.vmap` adds its axis to the lanes."""
-
-    @jax.custom_batching.custom_vmap
-    def solve(program: LinearProgram):
-        width = min(program.target.shape[-1], _width(program))
-        return _solve_lanes(program, width, tolerance, max_steps)
-
-    @solve.def_vmap
-    def add_lanes(size, batched, program):
-        lanes = program.target.shape[-1]
-
-        def widen(leaf, is_batched):
-            leaf = leaf if is_batched else jnp.broadcast_to(leaf[None], (size, *leaf.shape))
-            return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], size * leaf.shape[-1])
-
-        found = solve(jax.tree.map(widen, program, batched[0]))
-
-        def narrow(leaf):
-            return jnp.moveaxis(leaf.reshape(*leaf.shape[:-1], size, lanes), -2, 0)
-
-        found = jax.tree.map(narrow, found)
-        return found, jax.tree.map(lambda leaf: True, found)
-
-    return solve
-
-
-def solve_linear_program(
+def solve_by_interior_point(
     program: LinearProgram, *, tolerance: float = 1e-12, max_steps: int = 60
 ) -> tuple[Primal, Dual, Int[Array, ""]]:
     """Solve one program by Mehrotra's predictor-corrector method; batch it with `jax.vmap`.
@@ -334,7 +308,10 @@ def solve_linear_program(
 
     **Source:** Mehrotra (1992), On the implementation of a primal-dual interior point method.
     """
-    one = jax.tree.map(lambda leaf: leaf[..., None], program)
-    found = _solve_many(tolerance, max_steps)(one)
-    primal, dual, steps = jax.tree.map(lambda leaf: leaf[..., 0], found)
+
+    def solve(program):
+        width = min(program.target.shape[-1], _width(program))
+        return _solve_lanes(program, width, tolerance, max_steps)
+
+    primal, dual, steps = over_last(solve)(program)
     return Primal(*primal), Dual(*dual), steps

@@ -7,9 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-# How many unfinished lanes one pass advances.
-_WIDTH = 64
-
 
 def _rows(mask, leaf):
     return mask.reshape(-1, *[1] * (leaf.ndim - 1))
@@ -20,8 +17,13 @@ def while_lanes(
     step: Callable[[Any, Any], Any],
     shared: PyTree,
     carry: PyTree,
+    *,
+    width: int = 64,
 ) -> PyTree:
     """`jax.lax.while_loop` of `step(shared, carry)`; under `jax.vmap` only unfinished lanes work.
+
+    `width`: how many unfinished lanes one pass advances. The last ones take whole passes: fewer
+    for steps that are long.
 
     Functions see arrays through `shared` and `carry` alone: what they close over must not be
     batched. A lane's result does not depend on its neighbours. Not differentiable.
@@ -31,22 +33,24 @@ def while_lanes(
     >>> print(jax.vmap(halve)(jnp.array([3.0, 0.5, 1000.0])))
     [0.75      0.5       0.9765625]
     """
+    # Traced once for all numbers of lanes that `jax.vmap` asks for.
+    step = jax.jit(step)
 
     @jax.custom_batching.custom_vmap
     def run(shared, carry):
         lanes = jax.tree.leaves(carry)[0].shape[0]
-        width = min(lanes, _WIDTH)
+        most = min(lanes, width)
 
         def unfinished(state):
             return jnp.any(state[1])
 
         def advance(state):
             carry, on = state
-            if lanes <= width:
+            if lanes <= most:
                 new = jax.vmap(step)(shared, carry)
                 carry = jax.tree.map(lambda n, o: jnp.where(_rows(on, n), n, o), new, carry)
                 return carry, on & jax.vmap(goes_on)(carry)
-            where = jnp.nonzero(on, size=width, fill_value=lanes)[0]
+            where = jnp.nonzero(on, size=most, fill_value=lanes)[0]
             inside = jnp.minimum(where, lanes - 1)
             mine, own = jax.tree.map(lambda leaf: leaf[inside], (shared, carry))
             new = jax.vmap(step)(mine, own)

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -19,6 +20,12 @@ from jax.experimental import serialize_executable
 FORMAT = b"diffgame.program/1\n"
 _MOST_BYTES = 1_000_000_000
 _PACKAGES = ("diffgame", "equinox", "jax", "jaxlib", "numpy", "optax")
+# With the newer emitters LLVM needs twice the time for code that is no faster.
+_COMPILE = {"xla_cpu_use_fusion_emitters": False}
+# Programs whose arguments are not larger, in numbers, run for milliseconds: optimising them takes
+# seconds and saves less.
+_SMALL = 4096
+_UNOPTIMISED = {"xla_backend_optimization_level": 0}
 _folder: Path | None = None
 
 
@@ -107,7 +114,17 @@ def _flatten(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
     return arrays, [_Place(next(numbers)) if _is_dynamic(leaf) else leaf for leaf in leaves]
 
 
-def _compile(function: Callable, tree: Any, places: list[Any], arrays: list[Any]):
+def _options(arrays: list[Any], long: bool) -> dict[str, Any]:
+    """Of the compiler."""
+    if jax.default_backend() != "cpu":
+        return {}
+    small = sum(math.prod(array.shape) for array in arrays) <= _SMALL
+    return _COMPILE | (_UNOPTIMISED if small and not long else {})
+
+
+def _compile(
+    function: Callable, tree: Any, places: list[Any], arrays: list[Any], options: dict[str, Any]
+):
     skeletons = []
 
     def flat(arrays):
@@ -118,7 +135,8 @@ def _compile(function: Callable, tree: Any, places: list[Any], arrays: list[Any]
         skeletons.append(jax.tree.unflatten(structure, kept))
         return outputs
 
-    compiled = jax.jit(flat).lower([_abstract(array) for array in arrays]).compile()
+    lowered = jax.jit(flat).lower([_abstract(array) for array in arrays])
+    compiled = lowered.compile(compiler_options=options)
     return compiled, skeletons[-1]
 
 
@@ -170,8 +188,9 @@ def _load(path: Path, arrays: list[Any]) -> tuple[Any, Any] | None:
 class StoredFunction:
     """A jitted function; see `stored_jit`."""
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, long: bool):
         functools.update_wrapper(self, function)
+        self._long = long
         self._function = function
         self._jitted = eqx.filter_jit(function)
         self._programs: dict[str, concurrent.futures.Future[_Program]] = {}
@@ -188,7 +207,7 @@ class StoredFunction:
         path = folder / f"{self._function.__name__}-{key[:32]}"
         found = _load(path, arrays)
         if found is None:
-            found = _compile(self._function, tree, places, arrays)
+            found = _compile(self._function, tree, places, arrays, _options(arrays, self._long))
             _save(path, *found)
         return _Program(*found)
 
@@ -235,7 +254,7 @@ def _at_once(function: Callable, *args: Any) -> concurrent.futures.Future:
     return future
 
 
-def stored_jit(function: Callable) -> StoredFunction:
+def stored_jit(function: Callable, *, long: bool = False) -> StoredFunction:
     """Like `eqx.filter_jit`, for functions that a command calls once per run.
 
     After `keep_programs`, a program is kept in that folder as machine code, so that a later run
@@ -243,5 +262,8 @@ def stored_jit(function: Callable) -> StoredFunction:
     and static arguments, all of diffgame's sources, the versions of the packages, JAX's settings
     and the processor: what differs in any of them is compiled anew. Inside of other traced
     functions, and without a folder, it is `eqx.filter_jit`. Differentiate inside, not through it.
+
+    A kept program is not optimised where its arguments are small, unless it runs `long` all the
+    same: thousands of steps in a row.
     """
-    return StoredFunction(function)
+    return StoredFunction(function, long)

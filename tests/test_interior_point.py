@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffgame._interior_point import solve_linear_program
+from diffgame._interior_point import solve_by_interior_point as solve_linear_program
 from diffgame._linear_program import LinearProgram, check_optimum
 from diffgame.market import persuade
 

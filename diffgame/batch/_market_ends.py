@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Scalar
 
 from ..market import MarketStatus, exploitability, full_information, meet, uninformed
-from ..market._dynamics import propose, recommend, settle_user
+from ..market._dynamics import recommend, settle_together, settle_user
 from ..market._equilibrium_values import equilibrium_segment, nearest_equilibrium
 from ..market._frontier import find_frontiers
 from ..market._segment import Segment, action_profiles, make_segment, unit_utility
@@ -109,16 +109,7 @@ def _settle_together(prior, utility, objective, mass) -> _Rest:
     profiles = action_profiles(users, actions)
     unit = objective / size[:, None, None, None]
     segment = make_segment(prior, utility, unit, mass, jnp.asarray(profiles))
-    proposals, incumbents = propose(segment, _babbling(segment, len(objective)))
-
-    def assess(signal, incumbent):
-        meeting = meet(segment, signal, incumbent)
-        return meeting, exploitability(segment, meeting)
-
-    found = jax.vmap(assess)(proposals, incumbents)
-    # Gains below a billionth are no reason to prefer a later proposal.
-    best = jnp.argmin(jnp.maximum(jnp.max(found[1].upper, axis=1), 1e-9))
-    meeting, gains = jax.tree.map(lambda leaf: leaf[best], found)
+    meeting, gains = settle_together(segment, _babbling(segment, len(objective)))
     return _Rest(
         jnp.max(meeting.values, axis=0),
         jnp.sum(meeting.payoffs, axis=1) * size,

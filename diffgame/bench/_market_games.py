@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._equilibrium import Equilibrium
-from .._interior_point import solve_linear_program
 from .._linear_program import check_optimum
 from .._policy import ProbabilityTable
+from .._program_solver import solve_linear_program
 from .._response import Logit
 from ..market import Market, Outside, meet, outside_options
 from ..market._anneal import TEMPERATURES, anneal, unit_market

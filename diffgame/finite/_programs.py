@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram, check_optimum
+from .._program_solver import solve_linear_program
 from ._check import NashCheck, check_nash
 from ._normal_form import NormalForm, Profile
 

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram, Primal, check_optimum
+from .._program_solver import solve_linear_program
 
 OFFSETS = ("none", "constant", "state")
 # Of the check of an optimum, in units where the user's payoffs range over about one unit.
@@ -158,7 +158,8 @@ def nearest_mix(
     moved = jnp.where(kind == 1, moved * (jnp.arange(states) == 0), moved)
     unknowns = jnp.concatenate([unknowns, moved])
     lower, certified = _prove(program, primal, unknowns, distance / user_size)
-    return Alignment(distance, lower * user_size, weights, offset, certified)
+    lower = jnp.minimum(lower * user_size, distance)
+    return Alignment(distance, lower, weights, offset, certified)
 
 
 def alignment_distances(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram, check_optimum
+from .._program_solver import solve_linear_program
 from ._segment import MARGIN, Segment, make_segment, unit_utility
 
 # Price of missing a constraint by one unit, where payoffs range over one unit.
@@ -17,8 +17,6 @@ SHORTFALL_PRICE = 1e4
 _TIE = 1e-9
 # What users must get beyond their outside option, less this, leaves programs an interior.
 _RELAXED = 1e-6
-# Payoffs nearer than this share of their range are equal.
-EQUAL = 1e-12
 
 
 class Meeting(eqx.Module):
@@ -92,22 +90,6 @@ class BestResponse(eqx.Module):
     captured: Bool[Array, " users"]
 
 
-def obedience(segment: Segment) -> Float[Array, "profiles rows states"]:
-    """Rows that make every user's recommended action optimal; zero for unplayable profiles."""
-    users, actions, states = segment.utility.shape
-    picked = segment.utility[jnp.arange(users), segment.profiles]
-    rows = picked[:, :, None] - segment.utility[None]
-    # Equal payoffs may differ by a rounding error once compiled; scaled up by the solver, that
-    # row would forbid a recommendation that nobody minds.
-    rows = jnp.where(jnp.abs(rows) > EQUAL, rows, 0)
-    weighted = jnp.einsum("pjas,s,p->pjas", rows, segment.prior, segment.playable * 1.0)
-    # The row of an action against itself says nothing: keep the others, in order.
-    others = jnp.arange(actions - 1)[None, None, :]
-    others = others + (others >= segment.profiles[:, :, None])
-    kept = jnp.take_along_axis(weighted, others[..., None], axis=2)
-    return kept.reshape(len(segment.profiles), users * (actions - 1), states)
-
-
 def capture_program(
     segment: Segment,
     payoff: Float[Array, "users profiles states"],
@@ -139,7 +121,7 @@ def capture_program(
                 jnp.where(slackest & jnp.any(fresh > 0), -1.0, 1.0)[None],
             ]
         ),
-        obedience(segment),
+        segment.obedience(),
         value,
         jnp.concatenate(
             [jnp.zeros((states, 2 * users + 1)), jnp.concatenate([surplus, -surplus, rise], 1)]
@@ -202,7 +184,7 @@ def best_response(
 
     def solve(captured, slackest):
         program = capture_program(segment, payoff, outside, captured, margins, slackest)
-        primal, dual, _ = solve_linear_program(program)
+        primal, dual, _ = solve_linear_program(program, segment.rays)
         return (
             primal,
             check_optimum(program, primal, dual, 1e-8),
@@ -244,7 +226,8 @@ def best_response(
         _, dual, _ = solve_linear_program(relaxed)
         return payoff_bound(program, dual, users)
 
-    bounded = jnp.minimum(bounded, jax.vmap(bound)(sets, done))
+    if segment.rays is None:
+        bounded = jnp.minimum(bounded, jax.vmap(bound)(sets, done))
     proved = rest + jnp.where(optimum.certified, -optimum.bound, bounded)
     # Holding nobody: open to a provider with competitors, who may post a worthless signal.
     nobody = jnp.where(outside.exists, jnp.sum(outside.payoff), -jnp.inf)

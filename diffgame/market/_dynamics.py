@@ -7,13 +7,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Scalar
 
 from .._loop import while_lanes
-from ._best_response import Outside, best_response, meet, outside_options
+from ._best_response import (
+    Exploitability,
+    Meeting,
+    Outside,
+    best_response,
+    exploitability,
+    meet,
+    outside_options,
+)
 from ._frontier import Frontier
 from ._segment import MARGIN, Segment
 
 _TIE = 1e-12
 # Newly captured users get this share of their range more than elsewhere, or half of what is left.
 _WON_BY = 0.02
+# Gains below this share of a provider's range are no reason to prefer a later proposal.
+NEGLIGIBLE = 1e-9
+# A best response by programs is a long step.
+_SEGMENTS = 32
 
 
 def recommend(
@@ -88,7 +100,9 @@ def best_response_dynamics(
         return signal, after.chosen, turn + 1, jnp.where(moves, 0, idle + 1)
 
     start = signal, incumbent, jnp.array(0), jnp.array(0)
-    signal, incumbent, _, _ = while_lanes(goes_on, move, (segment, frontiers, last), start)
+    given = segment, frontiers, last
+    width = {"width": _SEGMENTS} if frontiers is None else {}
+    signal, incumbent, _, _ = while_lanes(goes_on, move, given, start, **width)
     return signal, incumbent
 
 
@@ -124,3 +138,37 @@ def propose(
     common = [jnp.broadcast_to(post, signal.shape) for post in (*signal, *after)]
     profiles = jnp.stack([signal, after, *common])
     return profiles, jnp.stack([before, chosen, *[nobody] * len(common)])
+
+
+def settle_together(
+    segment: Segment, signal: Float[Array, "providers profiles states"]
+) -> tuple[Meeting, Exploitability]:
+    """What a segment of several users comes to rest at, and what its providers gain by leaving.
+
+    Of what is proposed the first that nobody leaves, else the one that is left for the least.
+    """
+    proposals, incumbents = propose(segment, signal)
+    count = len(proposals)
+    same = jnp.all(proposals[:, None] == proposals[None], axis=(2, 3, 4))
+    same = same & jnp.all(incumbents[:, None] == incumbents[None], axis=2)
+    repeated = jnp.any(same & (jnp.arange(count)[:, None] > jnp.arange(count)[None]), axis=1)
+
+    def goes_on(carry):
+        at, _, gains = carry
+        return (at < count) & (jnp.max(gains.upper) > NEGLIGIBLE)
+
+    def assess(shared, carry):
+        segment, proposals, incumbents, repeated = shared
+        at, best, gains = carry
+        new = exploitability(segment, meet(segment, proposals[at], incumbents[at]))
+        better = jnp.max(new.upper) < jnp.max(gains.upper)
+        gains = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, gains)
+        following = (jnp.arange(count) > at) & ~repeated
+        after = jnp.where(jnp.any(following), jnp.argmax(following), count)
+        return after, jnp.where(better, at, best), gains
+
+    unknown = Exploitability(*[jnp.full(len(signal), jnp.inf)] * 2)
+    start = jnp.array(0), jnp.array(0), unknown
+    shared = segment, proposals, incumbents, repeated
+    _, best, gains = while_lanes(goes_on, assess, shared, start, width=_SEGMENTS)
+    return meet(segment, proposals[best], incumbents[best]), gains

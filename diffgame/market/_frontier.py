@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram, check_optimum
 from .._loop import while_lanes
-from ._best_response import EQUAL, obedience, tidy_signal
-from ._segment import Segment
+from .._program_solver import solve_linear_program
+from ._best_response import tidy_signal
+from ._segment import EQUAL, Segment
 
 # Vertices of one provider's frontier that are kept; more are reported as incomplete.
 _CAPACITY = 24
@@ -89,7 +89,7 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
         return (count < 2) | (jnp.any(pending) & (count < _CAPACITY))
 
     def refine(shared, carry):
-        user, own, playable, within = shared
+        user, own, playable, within, rays = shared
         value, payoff, order, pending, count, signals, certified = carry
         # The first point is the provider's optimum, inserted before the user's.
         first = count == 1
@@ -108,7 +108,7 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
             jnp.ones(states),
             playable * 1.0,
         )
-        primal, dual, _ = solve_linear_program(program)
+        primal, dual, _ = solve_linear_program(program, rays)
         fine = check_optimum(program, primal, dual, 1e-8).certified
         signal = tidy_signal(playable, primal.x)
         # Nothing is worth more to her than full information, whatever rounding says.
@@ -138,7 +138,7 @@ def _find_frontier(segment: Segment, provider: Int[Array, ""]) -> Frontier:
         jnp.zeros((_CAPACITY, *last.shape)).at[0].set(last),
         jnp.array(True),
     )
-    shared = user, own, segment.playable, obedience(segment)
+    shared = user, own, segment.playable, segment.obedience(), segment.rays
     value, payoff, order, pending, _, signals, certified = while_lanes(
         goes_on, refine, shared, start
     )

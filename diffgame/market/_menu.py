@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import check_optimum
+from .._program_solver import solve_linear_program
 from ._best_response import Outside, capture_sets
 from ._menu_program import TypedUsers, direct_menu, menu_program, shortfalls, typed_users
 from ._segment import MARGIN

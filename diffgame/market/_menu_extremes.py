@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Scalar
 
-from .._interior_point import solve_linear_program
+from .._interior_point import solve_by_interior_point
 from .._linear_program import LinearProgram
 from ._market import Market
 from ._menu import capture_sets_of, stakes_of
@@ -81,7 +81,8 @@ def _tangent(typed: TypedUsers, payoff, value, captured) -> tuple[Scalar, Float[
     """
     users, _, states = typed.utility.shape
     program = menu_program(typed, payoff, value, captured, jnp.zeros(users, bool), jnp.array(False))
-    _, dual, _ = solve_linear_program(program)
+    # From the middle of what is optimal a descent gets further than from a vertex of it.
+    _, dual, _ = solve_by_interior_point(program)
     first = users * states + users * (users - 1)
     slope = -jnp.where(captured, 1.0, -1.0) * dual.rows[first : first + users]
     return -program.target @ dual.rows - slope @ value, slope
@@ -129,7 +130,7 @@ def _move(setting: _Setting, branches, sign: Scalar) -> Float[Array, "users acti
     """From a common menu towards an equilibrium of as much (little) welfare as can be had."""
 
     def step(branches, price):
-        primal, _, _ = solve_linear_program(_step_program(setting, branches, sign, price))
+        primal, _, _ = solve_by_interior_point(_step_program(setting, branches, sign, price))
         new = direct_menu(setting.typed, primal.x)
         # A program that was not solved is no step.
         return jnp.where(jnp.all(jnp.isfinite(new)), new, branches), None

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram
-from ._best_response import SHORTFALL_PRICE, obedience
+from .._program_solver import solve_linear_program
+from ._best_response import SHORTFALL_PRICE
 from ._menu_program import TypedUsers, direct_menu, typed_users
 from ._segment import Segment, action_profiles
 from ._typed_tables import TypedTables
@@ -96,7 +96,7 @@ def _gains_from_following(typed: TypedUsers) -> Float[Array, "pairs actions othe
 
     def pair(belief, own):
         nobody = jnp.zeros((0, 1, *own.shape))
-        return obedience(Segment(belief, own[None], nobody, jnp.ones(1), profiles, every))
+        return Segment(belief, own[None], nobody, jnp.ones(1), profiles, every).obedience()
 
     return jax.vmap(pair)(typed.belief, typed.utility)
 

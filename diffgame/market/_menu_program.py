@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Scalar
 
 from .._linear_program import LinearProgram
-from ._best_response import EQUAL, SHORTFALL_PRICE
-from ._segment import playable_profiles, unit_utility
+from ._best_response import SHORTFALL_PRICE
+from ._segment import EQUAL, playable_profiles, unit_utility
 
 
 class TypedUsers(eqx.Module):

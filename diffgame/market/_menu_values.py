@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ._best_response import EQUAL
 from ._menu_outcomes import BestOutcomes, best_outcomes, list_pairs
+from ._segment import EQUAL
 from ._typed_tables import TypedTables
 
 # In units where the user's and each provider's payoffs range over one unit:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ._best_response import EQUAL
 from ._menu_outcomes import best_outcomes, list_pairs
 from ._menu_starts import grouped
+from ._segment import EQUAL
 from ._typed_tables import TypedTables
 
 # Beyond these, pairs of different users are not asked whether they envy each other's branches.

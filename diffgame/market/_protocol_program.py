@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._linear_program import LinearProgram
-from ._best_response import EQUAL, SHORTFALL_PRICE
+from ._best_response import SHORTFALL_PRICE
 from ._menu_program import TypedUsers
+from ._segment import EQUAL
 from ._tree import Protocol
 
 # Groups of slack columns, in order.

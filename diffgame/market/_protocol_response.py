@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._interior_point import solve_linear_program
 from .._linear_program import check_optimum
+from .._program_solver import solve_linear_program
 from ._best_response import Outside
 from ._menu import Stakes, capture_sets_of, menu_best_response, stakes_of
 from ._menu_program import TypedUsers, typed_users

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram
+from .._program_solver import solve_linear_program
 from ._quantal_bound import curvature, interpolation_factor, triangulate
 
 # Posteriors per edge of the simplex at the start, and cells that are kept at once, by states.

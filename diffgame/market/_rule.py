@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
 from .._design_search import End, Sample, Trial, seek, violation
-from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram, Primal, check_optimum
+from .._program_solver import solve_linear_program
 from ._market import Market
 from ._worst_case import WorstCases, _feasible, _program, _setting, worst_case_losses
 

@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._interior_point import solve_linear_program
+from .._extreme_rays import Rays, find_rays
 from .._linear_program import LinearProgram
+from .._program_solver import are_few, solve_linear_program
 
 # Margins below this share of a user's payoff range count as ties.
 MARGIN = 1e-9
+# Payoffs nearer than this share of their range are equal.
+EQUAL = 1e-12
 _SHORTFALL_PRICE = 1e6
 
 
@@ -28,6 +31,7 @@ class Segment(eqx.Module):
     - `profiles` [profiles, users]: the action that each message recommends to each user.
     - `playable` [profiles]: whether some posterior makes exactly these actions the users'
         choices, ties to the lowest index (assumption G without its failures).
+    - `rays`: the extreme posteriors at which each playable profile is optimal, if they are few.
     """
 
     prior: Float[Array, " states"]
@@ -36,6 +40,12 @@ class Segment(eqx.Module):
     mass: Float[Array, " users"]
     profiles: Int[Array, "profiles users"]
     playable: Bool[Array, " profiles"]
+    rays: Rays | None = None
+
+    def obedience(self) -> Float[Array, "profiles rows states"]:
+        """Rows that make recommended actions optimal; zero for unplayable profiles."""
+        rows = _obedience(self.prior, self.utility, self.profiles)
+        return jnp.where(self.playable[:, None, None], rows, 0)
 
     def user_values(self) -> Float[Array, "users profiles states"]:
         """Each user's expected utility from a recommendation, per conditional probability."""
@@ -62,6 +72,54 @@ def unit_utility(utility: Float[Array, "*users actions states"]):
     return (utility - low) / size, size[..., 0, 0]
 
 
+def _obedience(
+    prior: Float[Array, " states"],
+    utility: Float[Array, "users actions states"],
+    profiles: Int[Array, "profiles users"],
+) -> Float[Array, "profiles rows states"]:
+    """Rows that make every user's recommended action as good as each other one, in order."""
+    users, actions, states = utility.shape
+    picked = utility[jnp.arange(users), profiles]
+    rows = picked[:, :, None] - utility[None]
+    # Equal payoffs may differ by a rounding error once compiled; scaled up by the solver, that
+    # row would forbid a recommendation that nobody minds.
+    rows = jnp.where(jnp.abs(rows) > EQUAL, rows, 0) * prior[None, None, None]
+    # The row of an action against itself says nothing: keep the others.
+    others = jnp.arange(actions - 1)[None, None, :]
+    others = others + (others >= profiles[:, :, None])
+    kept = jnp.take_along_axis(rows, others[..., None], axis=2)
+    return kept.reshape(len(profiles), users * (actions - 1), states)
+
+
+def _leads(
+    prior: Float[Array, " states"],
+    utility: Float[Array, "users actions states"],
+    profiles: Int[Array, "profiles users"],
+    rays: Rays,
+) -> Bool[Array, " profiles"]:
+    """Whether each lower action is beaten at some ray of a profile: where all mix, all are."""
+    actions = utility.shape[1]
+    _, size = unit_utility(utility)
+    mass = sum(weight * part for weight, part in zip(prior, rays.ray, strict=True))
+    possible = rays.exists & (mass > 0)
+    leads = jnp.any(possible, axis=0)
+    for at, rows in enumerate(_obedience(prior, utility, profiles).swapaxes(0, 1)):
+        user, other = divmod(at, actions - 1)
+        lead = sum(rows[None, :, s] * part for s, part in enumerate(rays.ray))
+        beaten = jnp.any(possible & (lead > MARGIN * size[user] * mass), axis=0)
+        leads = leads & (beaten | (other >= profiles[:, user]))
+    first = jnp.all(profiles == 0, axis=1)
+    return jnp.where(jnp.any(prior > 0), leads, first)
+
+
+def _rays(prior, utility, profiles) -> Rays | None:
+    """The rays of the obedience rows, if they are few."""
+    users, actions, states = utility.shape
+    if not are_few(len(profiles), users * (actions - 1), states):
+        return None
+    return find_rays(_obedience(prior, utility, profiles))
+
+
 def playable_profiles(
     prior: Float[Array, " states"],
     utility: Float[Array, "users actions states"],
@@ -69,10 +127,22 @@ def playable_profiles(
 ) -> Bool[Array, " profiles"]:
     """Which profiles the users play at some posterior, ties to the lowest action.
 
-    One linear program per profile: the largest margin over lower actions at a posterior where
-    every user's action is optimal; states of prior zero are left out. Users who never occur have no
+    Every lower action must be beaten by more than 1e-9 of the user's range at some posterior where
+    all users' actions are optimal; states of prior zero are left out. Users who never occur have no
     other states and play the first actions: everything is a tie.
     """
+    rays = _rays(prior, utility, profiles)
+    if rays is not None:
+        return _leads(prior, utility, profiles, rays)
+    return _playable_by_programs(prior, utility, profiles)
+
+
+def _playable_by_programs(
+    prior: Float[Array, " states"],
+    utility: Float[Array, "users actions states"],
+    profiles: Int[Array, "profiles users"],
+) -> Bool[Array, " profiles"]:
+    """The largest margin over all lower actions at once: one linear program per profile."""
     utility, _ = unit_utility(utility)
     users, actions, states = utility.shape
     rows = users * actions
@@ -112,5 +182,10 @@ def make_segment(prior, utility, objective, mass, profiles=None) -> Segment:
     if profiles is None:
         profiles = action_profiles(utility.shape[0], utility.shape[1])
     profiles = jnp.asarray(profiles)
-    playable = playable_profiles(prior, utility, profiles)
-    return Segment(prior, utility, objective, mass, profiles, playable)
+    rays = _rays(prior, utility, profiles)
+    if rays is None:
+        playable = _playable_by_programs(prior, utility, profiles)
+    else:
+        playable = _leads(prior, utility, profiles, rays)
+        rays = rays.only(playable)
+    return Segment(prior, utility, objective, mass, profiles, playable, rays)

@@ -1,5 +1,6 @@
 """From starting tables to settled and assessed profiles: jitted, one segment at a time."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from .._stored_program import stored_jit
 from ._anneal import anneal, unit_market
 from ._best_response import exploitability, meet
 from ._crowd import bound_gains, meet_crowd, search_deviation
-from ._dynamics import propose, recommend, settle_user
+from ._dynamics import NEGLIGIBLE, propose, recommend, settle_user
 from ._equilibrium_values import EquilibriumValues, equilibrium_segment, equilibrium_set
 from ._frontier import find_frontiers
 from ._market import Market
@@ -25,8 +26,6 @@ from ._segment import (
     unit_utility,
 )
 
-# Gains below this share of a provider's range are no reason to prefer a later proposal.
-_NEGLIGIBLE = 1e-9
 _ROUNDS = 2
 _DEVIATIONS = 4
 
@@ -41,7 +40,7 @@ class Settled(eqx.Module):
     smooth: Float[Array, "starts providers"]
 
 
-@stored_jit
+@functools.partial(stored_jit, long=True)
 def smooth(
     market: Market, starts: Float[Array, "starts providers observations states messages"]
 ) -> Float[Array, "starts providers observations states messages"]:
@@ -151,7 +150,7 @@ def settle_group(
     settled = assess(segment, everything, incumbents, size)
     # Of each start's proposals the first that nobody leaves, else the one left for the least.
     left = jnp.max(settled.upper / size[None], axis=1)[: starts * proposals]
-    left = jnp.maximum(left.reshape(starts, proposals), _NEGLIGIBLE)
+    left = jnp.maximum(left.reshape(starts, proposals), NEGLIGIBLE)
     first = jnp.arange(starts) * proposals
     ends = first + jnp.argmin(left, axis=1)
     return _keep(settled, jnp.concatenate([ends, starts * proposals + jnp.arange(2)]), first)

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import LinearProgram, check_optimum
-from ._best_response import obedience, tidy_signal
+from .._program_solver import solve_linear_program
+from ._best_response import tidy_signal
 from ._frontier import Frontier, gain
 from ._segment import Segment
 
@@ -77,7 +77,7 @@ def list_outcomes(segment: Segment, frontiers: Frontier) -> Outcomes:
         gain(segment, unit),
         jax.vmap(lambda table: gain(segment, table))(segment.objective[:, 0]),
         segment.playable,
-        obedience(segment),
+        segment.obedience(),
         breaks,
         jax.vmap(most)(frontiers),
     )

@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .._interior_point import solve_linear_program
+from .._interior_point import solve_by_interior_point
 from .._linear_program import LinearProgram
 from ._best_response import (
     capture_program,
     capture_sets,
     meet,
-    obedience,
     outside_options,
     tidy_signal,
 )
@@ -49,7 +48,8 @@ def _tempt(segment: Segment, provider: Int[Array, ""], outside, captured) -> _Te
     program = capture_program(
         segment, payoff, outside, captured, jnp.zeros(users), jnp.array(False)
     )
-    primal, dual, _ = solve_linear_program(program)
+    # From the middle of what is optimal a descent gets further than from a vertex of it.
+    primal, dual, _ = solve_by_interior_point(program)
     shortfall = primal.z[users:-1]
     sign = jnp.where(captured, 1.0, -1.0)
     slope = -sign * dual.rows[states : states + users]
@@ -132,7 +132,7 @@ def _step_program(
     return LinearProgram(
         jnp.where(segment.playable[None, :, None], -welfare, 1.0).reshape(-1, states),
         jnp.concatenate([jnp.zeros(count), jnp.full(extra, price)]),
-        jnp.tile(obedience(segment), (providers, 1, 1)),
+        jnp.tile(segment.obedience(), (providers, 1, 1)),
         coupling.reshape(len(coupling), -1, states),
         jnp.concatenate(
             [jnp.zeros((len(sums), count + extra)), jnp.concatenate([surplus, excess], axis=1)]
@@ -156,7 +156,7 @@ def move_welfare(
     def step(carry, price):
         signal, incumbent = carry
         program = _step_program(segment, signal, incumbent, weight, price)
-        primal, _, _ = solve_linear_program(program)
+        primal, _, _ = solve_by_interior_point(program)
         new = jax.vmap(lambda x: tidy_signal(segment.playable, x))(primal.x.reshape(signal.shape))
         # A program that was not solved is no step.
         fine = jnp.all(jnp.isfinite(new))

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Scalar
 
-from .._interior_point import solve_linear_program
 from .._linear_program import Dual, LinearProgram, Primal, check_optimum
-from ._best_response import EQUAL, SHORTFALL_PRICE, obedience
+from .._program_solver import solve_linear_program
+from ._best_response import SHORTFALL_PRICE
 from ._market import Market
-from ._segment import make_segment, unit_utility
+from ._segment import EQUAL, make_segment, unit_utility
 from ._value import outcome
 
 _TOLERANCE = 1e-9
@@ -65,7 +65,7 @@ def _setting(market: Market, delta: float | Scalar) -> _Setting:
     def obey(own):
         empty = jnp.zeros((0, 1, *own.shape))
         segment = make_segment(prior, own[None], empty, jnp.ones(1))
-        return obedience(segment), segment.playable
+        return segment.obedience(), segment.playable
 
     within, playable = jax.vmap(obey)(unit)
     best = jax.vmap(lambda own: outcome(jnp.ones(states), own, jnp.eye(states)))(utility)

@@ -1,0 +1,34 @@
+"""The solver of linear programs: by extreme rays where these are few, else by interior points."""
+
+from jaxtyping import Array, Int
+
+from ._extreme_rays import Rays, count_rays
+from ._interior_point import solve_by_interior_point
+from ._linear_program import Dual, LinearProgram, Primal
+from ._ray_solver import solve_by_rays
+
+# Beyond these sizes interior points need less time.
+_STATES = 3
+_ROWS = 10
+_COLUMNS = 256
+
+
+def are_few(blocks: int, inequalities: int, states: int, slacks: int = 0) -> bool:
+    """Whether a program has so few extreme rays that the simplex method over them is faster."""
+    return states <= _STATES and blocks * count_rays(inequalities, states) + slacks <= _COLUMNS
+
+
+def solve_linear_program(
+    program: LinearProgram, rays: Rays | None = None
+) -> tuple[Primal, Dual, Int[Array, ""]]:
+    """Solve one program; batch it with `jax.vmap`.
+
+    **Arguments:** `rays`: of `program.within`, if they are known.
+
+    **Returns:** a point, its multipliers, and the number of steps. Nothing is claimed about them:
+    `check_optimum` says what they prove.
+    """
+    few = len(program.target) <= _ROWS and are_few(*program.within.shape, len(program.slack_cost))
+    if rays is not None or few:
+        return solve_by_rays(program, rays)
+    return solve_by_interior_point(program)

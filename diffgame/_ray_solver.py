@@ -1,0 +1,123 @@
+"""Small block programs by the simplex method over the extreme rays of their blocks."""
+
+import functools
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ._extreme_rays import Rays, rays_of_lanes
+from ._lanes import over_last
+from ._linear_program import Dual, LinearProgram, Primal
+from ._revised_simplex import Columns, solve_columns
+
+_LANES = 64
+_MAX_PIVOTS = 200
+
+
+class _Sizes(eqx.Module):
+    cost: Float[Array, " lanes"]
+    rows: Float[Array, "rows lanes"]
+
+
+def _largest(array: Array, axis) -> Array:
+    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
+    return jnp.where(top > 0, top, 1)
+
+
+def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
+    """Every ray and every slack as a column, rows and costs of size one; lanes last."""
+    states, count, blocks, lanes = rays.ray.shape
+
+    def along(table):
+        """What a table [blocks, states, lanes] is worth along every ray."""
+        return sum(table[None, :, s] * rays.ray[s] for s in range(states))
+
+    cost_size = _largest(program.cost if blocks else program.slack_cost[None], (0, 1))
+    cost = jnp.where(rays.exists, along(program.cost) / cost_size[None, None], 1.0)
+    coupled = [along(row) for row in program.coupling]
+    if program.sums is not None:
+        coupled = [program.sums[None] * rays.ray[s] for s in range(states)] + coupled
+    matrix = jnp.stack(coupled) if blocks else jnp.zeros((len(program.target), count, 0, lanes))
+    matrix = matrix.reshape(len(matrix), count * blocks, lanes)
+    matrix = jnp.concatenate([matrix, program.slack_coupling], axis=1)
+    row_size = _largest(matrix, 1)
+    columns = Columns(
+        jnp.concatenate(
+            [cost.reshape(count * blocks, lanes), program.slack_cost / cost_size[None]]
+        ),
+        matrix / row_size[:, None],
+        program.target / row_size,
+    )
+    return columns, _Sizes(cost_size, row_size)
+
+
+def _primal(rays: Rays, slacks: int, value: Array, index: Array):
+    """X [blocks, states, lanes] and z [slacks, lanes] of basic values and their columns."""
+    states, count, blocks, lanes = rays.ray.shape
+    number = count * blocks
+    value = jnp.maximum(value, 0)
+    z = sum(
+        jnp.where(index[None, i] == number + jnp.arange(slacks)[:, None], value[None, i], 0)
+        for i in range(len(value))
+    )
+    if not blocks:
+        return jnp.zeros((0, states, lanes)), z
+    inside = jnp.minimum(index, number - 1)
+    taken = jnp.take_along_axis(rays.ray.reshape(states, number, lanes), inside[None], axis=1)
+    taken = taken * jnp.where(index < number, value, 0)[None]
+    x = sum(
+        jnp.where((inside[i] % blocks)[None] == jnp.arange(blocks)[:, None], 1.0, 0.0)[:, None]
+        * taken[None, :, i]
+        for i in range(len(value))
+    )
+    return x, z
+
+
+def _within(program: LinearProgram, rays: Rays, rows: Array) -> Float[Array, "blocks n lanes"]:
+    """Multipliers of the rows `within` that prove no ray worth less than nothing."""
+    states, _, blocks, lanes = rays.ray.shape
+    if not len(rays.size):
+        return jnp.zeros((blocks, 0, lanes))
+    left = program.cost
+    if program.sums is not None:
+        left = left - program.sums[:, None] * rows[None, :states]
+    first = len(rows) - len(program.coupling)
+    for row, table in enumerate(program.coupling, first):
+        left = left - rows[row][None, None] * table
+    left = left.swapaxes(0, 1)
+    multipliers = [sum(price[s] * left[s, None] for s in range(states)) for price in rays.prices]
+    worst = functools.reduce(jnp.minimum, multipliers)
+    worst = jnp.where(rays.exists, worst, -jnp.inf)
+    best = worst >= jnp.max(worst, axis=0, keepdims=True)
+    best = rays.exists & best & (jnp.cumsum(best, axis=0) == 1)
+    needed = jnp.maximum(0, -jnp.min(left, axis=0))
+    found = []
+    for row, refutation in enumerate(rays.refutation):
+        chosen = sum(
+            jnp.where(best & (tight == row), multiplier, 0)
+            for tight, multiplier in zip(rays.tight, multipliers, strict=True)
+        )
+        found.append(jnp.maximum(jnp.sum(chosen, axis=0), 0) + needed * refutation)
+    return (jnp.stack(found) / rays.size).swapaxes(0, 1)
+
+
+def _solve_lanes(program: LinearProgram, rays: Rays | None):
+    if rays is None:
+        rays = rays_of_lanes(program.within.transpose(1, 2, 0, 3))
+    columns, sizes = _columns(program, rays)
+    crash = 0 if program.sums is None else program.cost.shape[1]
+    value, index, prices, pivots = solve_columns(columns, crash, _MAX_PIVOTS)
+    rows = prices * sizes.cost[None] / sizes.rows
+    x, z = _primal(rays, len(program.slack_cost), value, index)
+    return (x, z), (_within(program, rays, rows), rows), pivots
+
+
+_solve = over_last(_solve_lanes, _LANES)
+
+
+def solve_by_rays(
+    program: LinearProgram, rays: Rays | None = None
+) -> tuple[Primal, Dual, Int[Array, ""]]:
+    primal, dual, pivots = _solve(program, rays)
+    return Primal(*primal), Dual(*dual), pivots
