@@ -144,7 +144,7 @@ def rays_of_lanes(within: Float[Array, "inequalities states blocks *lanes"]) -> 
         met = (left > _TIE) | ((left >= -_TIE) & (room + relaxed[at] > 0))
         other = along(~np.any(chosen == at, axis=0))
         inside = inside & (met | ~other)
-        opposed = functools.reduce(jnp.maximum, parts, -one) <= 0
+        opposed = functools.reduce(jnp.maximum, parts, -one) <= _TIE
         joins = other & ~flat & opposed & (left < missed)
         missed = jnp.where(joins, left, missed)
         joined = jnp.where(joins, at, joined)

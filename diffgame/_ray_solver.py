@@ -106,10 +106,11 @@ def _solve_lanes(program: LinearProgram, rays: Rays | None):
     if rays is None:
         rays = rays_of_lanes(program.within.transpose(1, 2, 0, 3))
     columns, sizes = _columns(program, rays)
+    slacks = len(program.slack_cost)
     crash = 0 if program.sums is None else program.cost.shape[1]
-    value, index, prices, pivots = solve_columns(columns, crash, _MAX_PIVOTS)
+    value, index, prices, pivots = solve_columns(columns, crash, slacks, _MAX_PIVOTS)
     rows = prices * sizes.cost[None] / sizes.rows
-    x, z = _primal(rays, len(program.slack_cost), value, index)
+    x, z = _primal(rays, slacks, value, index)
     return (x, z), (_within(program, rays, rows), rows), pivots
 
 

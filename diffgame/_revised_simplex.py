@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._cholesky import products
-
 # Where rows, rays and costs are of size one: below this a number is rounding.
 _ZERO = 1e-11
 _SMALLEST_PIVOT = 1e-9
 _EACH = 1e-14
+_DEAR = 1e3
+_REFINEMENTS = 2
 
 
 class Columns(eqx.Module):
@@ -59,49 +59,78 @@ def _combine(vector: Float[Array, "rows lanes"], matrix: Float[Array, "rows n la
     return sum(terms[1:], terms[0])
 
 
-def _start(columns: Columns, crash: int) -> _Basis:
-    """An artificial basis, but for the first `crash` rows columns of those rows alone."""
+def _own_columns(columns: Columns, crash: int):
+    """For each of the first rows a column without others of these, the cheapest first.
+
+    Those come last that count against rows beyond, which would not be met then.
+    """
+    head = columns.matrix[:crash]
+    pure = (head > 0) & (head >= jnp.sum(jnp.abs(head), axis=0)[None])
+    spoils = jnp.any(columns.matrix[crash:] < -_ZERO, axis=0)
+    cost = columns.cost + jnp.where(spoils, _DEAR, 0)
+    found = [_least(jnp.where(own, cost, jnp.inf)) for own in pure]
+    exists = [
+        jnp.isfinite(least) & (target >= 0)
+        for (least, _), target in zip(found, columns.target[:crash], strict=True)
+    ]
+    return jnp.stack(exists), jnp.stack([place for _, place in found])
+
+
+def _own_slacks(columns: Columns, first: int, rows: int):
+    """For each of the last rows a column that counts against it alone and costs nothing."""
+    count = len(columns.cost)
+    matrix = columns.matrix[len(columns.target) - rows :, first:]
+    alone = jnp.sum(columns.matrix[:, first:] != 0, axis=0) == 1
+    own = (matrix < 0) & (alone & (columns.cost[first:] == 0))[None]
+    places = jnp.where(own, jnp.arange(first, count)[None, :, None], count)
+    place = jnp.min(places, axis=1, initial=count)
+    size = jnp.min(jnp.where(own, matrix, 0), axis=1, initial=0.0)
+    return size < 0, place, size
+
+
+def _start(columns: Columns, crash: int, slacks: int) -> _Basis:
+    """Columns and slacks that are feasible as they are, artificial variables for other rows."""
     rows, lanes = columns.target.shape
     count = len(columns.cost)
-    places = jnp.arange(rows)
-    index = jnp.broadcast_to(count + places[:, None], (rows, lanes))
-    sign = jnp.where(columns.target < 0, -1.0, 1.0)
-    artificial, costs = jnp.ones((rows, lanes)), jnp.zeros((rows, lanes))
-    inverse = jnp.eye(rows)[:, :, None] * sign[None]
-    value = jnp.abs(columns.target)
+    low = rows - crash
+    places = count + jnp.broadcast_to(jnp.arange(rows)[:, None], (rows, lanes))
+    found, chosen = jnp.zeros((0, lanes), bool), jnp.zeros((0, lanes), int)
+    each, below = jnp.zeros((0, lanes)), jnp.zeros((low, 0, lanes))
     if crash:
-        own = jnp.eye(crash) > 0
-        head = columns.matrix[:crash]
-        total = jnp.sum(jnp.abs(head), axis=0)
-        pure = (head > 0) & (head >= total[None])
-        found, chosen = [], []
-        for row in range(crash):
-            best, place = _least(jnp.where(pure[row], columns.cost, jnp.inf))
-            found.append(jnp.isfinite(best) & (columns.target[row] >= 0))
-            chosen.append(place)
-        found, chosen = jnp.stack(found), jnp.stack(chosen)
+        found, chosen = _own_columns(columns, crash)
         picked = jnp.take_along_axis(columns.matrix, chosen[None], axis=1)
-        size = jnp.sum(jnp.where(own[:, :, None], picked[:crash], 0), axis=0)
-        each = jnp.where(found, 1 / jnp.where(found, size, 1), 0)
+        own = jnp.stack([picked[row, row] for row in range(crash)])
+        each = jnp.where(found, 1 / jnp.where(found, own, 1), 0)
         below = picked[crash:] * each[None]
-        met = jnp.where(found, columns.target[:crash], 0)
-        rest = columns.target[crash:] - jnp.sum(below * met[None], axis=1)
-        sign = sign.at[crash:].set(jnp.where(rest < 0, -1.0, 1.0))
-        top = jnp.where(found, each, sign[:crash])
-        inverse = jnp.eye(rows)[:, :, None] * jnp.concatenate([top, sign[crash:]])[None]
-        inverse = inverse.at[crash:, :crash].set(-sign[crash:, None] * below)
-        value = jnp.concatenate([top * columns.target[:crash], jnp.abs(rest)])
-        index = index.at[:crash].set(jnp.where(found, chosen, index[:crash]))
-        artificial = artificial.at[:crash].set(jnp.where(found, 0, 1))
-        costs = costs.at[:crash].set(
-            jnp.where(found, jnp.take_along_axis(columns.cost, chosen, axis=0), 0)
-        )
+    top, bottom = columns.target[:crash], columns.target[crash:]
+    rest = bottom - sum((below[:, row] * top[row][None] for row in range(crash)), 0 * bottom)
+    met, slack, size = _own_slacks(columns, count - slacks, low)
+    met = met & (rest <= 0)
+    scale = jnp.concatenate(
+        [
+            jnp.where(found, each, jnp.where(top < 0, -1.0, 1.0)),
+            jnp.where(met, 1 / jnp.where(met, size, 1), jnp.where(rest < 0, -1.0, 1.0)),
+        ]
+    )
+    inverse = jnp.eye(rows)[:, :, None] * scale[None]
+    inverse = inverse.at[crash:, :crash].set(-scale[crash:, None] * below)
+    value = scale * jnp.concatenate([top, rest])
+    basic = jnp.concatenate([found, met])
+    index = jnp.where(basic, jnp.concatenate([chosen, slack]), places)
+    costs = jnp.where(found, jnp.take_along_axis(columns.cost, chosen, axis=0), 0)
     # Fixed irrational numbers, so that ties never tie again.
     drawn = 0.5 + np.modf(np.arange(1, rows + 1) * np.sqrt(np.arange(2, rows + 2)))[0]
     tie = jnp.broadcast_to(jnp.asarray(drawn)[:, None], (rows, lanes))
     work = jnp.concatenate([inverse, value[:, None], tie[:, None]], axis=1)
     nothing = jnp.zeros(lanes, int)
-    return _Basis(work, index, costs, artificial, nothing == 0, nothing)
+    return _Basis(
+        work,
+        index,
+        jnp.concatenate([costs, jnp.zeros((low, lanes))]),
+        jnp.where(basic, 0.0, 1.0),
+        nothing == 0,
+        nothing,
+    )
 
 
 def _pivot(columns: Columns, basis: _Basis, max_pivots: int) -> _Basis:
@@ -142,11 +171,12 @@ def _pivot(columns: Columns, basis: _Basis, max_pivots: int) -> _Basis:
 
 
 def solve_columns(
-    columns: Columns, crash: int, max_pivots: int
+    columns: Columns, crash: int, slacks: int, max_pivots: int
 ) -> tuple[Float[Array, "rows lanes"], Int[Array, "rows lanes"], Array, Int[Array, " lanes"]]:
     """The values of the basic variables, their columns, the multipliers of the rows, the pivots.
 
-    `crash`: so many rows are tried to be met by columns that have no other of these rows.
+    `crash`: so many rows are met by columns that have no other of these rows, where there are some.
+    `slacks`: so many of the last columns may be slacks of the other rows.
 
     **Source:** Dantzig, Orchard-Hays (1954), The product form for the inverse in the simplex
     method.
@@ -155,20 +185,20 @@ def solve_columns(
     basis = jax.lax.while_loop(
         lambda basis: jnp.any(basis.on),
         lambda basis: _pivot(columns, basis, max_pivots),
-        _start(columns, crash),
+        _start(columns, crash, slacks),
     )
-    # Rounding errors of the pivots go: Newton's method for the inverse of the basic columns.
-    inverse = basis.work[:, :rows]
-    inside = jnp.minimum(basis.index, count - 1)
-    eye = jnp.eye(rows)[:, :, None]
-    own = jnp.where(
-        (basis.index < count)[None], jnp.take_along_axis(columns.matrix, inside[None], 1), eye
-    )
-    sign = jnp.where(basis.index < count, 1.0, jnp.sign(jnp.sum(inverse * eye, 1)))
-    own = own * sign[None]
-    for _ in range(2):
-        rest = 2 * eye - products(own, inverse.swapaxes(0, 1))
-        inverse = products(inverse, rest.swapaxes(0, 1))
-    value = _combine(columns.target, inverse.swapaxes(0, 1))
+    inverse, value = basis.work[:, :rows], basis.work[:, rows]
     prices = _combine(basis.costs, inverse)
+    # Rounding errors of the pivots go.
+    genuine = basis.index < count
+    inside = jnp.minimum(basis.index, count - 1)
+    row = jnp.maximum(basis.index - count, 0)
+    sign = jnp.sign(jnp.take_along_axis(inverse, row[:, None], axis=1)[:, 0])
+    artificial = jnp.where(jnp.arange(rows)[:, None, None] == row[None], sign[None], 0)
+    own = jnp.take_along_axis(columns.matrix, inside[None], axis=1)
+    own = jnp.where(genuine[None], own, artificial)
+    for _ in range(_REFINEMENTS):
+        missing = columns.target - _combine(value, own.swapaxes(0, 1))
+        value = value + _combine(missing, inverse.swapaxes(0, 1))
+        prices = prices + _combine(basis.costs - _combine(prices, own), inverse)
     return value, basis.index, prices, basis.pivots

@@ -238,8 +238,8 @@ class StoredFunction:
 
 @functools.cache
 def _background() -> concurrent.futures.ThreadPoolExecutor:
-    # One at a time: XLA compiles on all cores, and two compilations took 1.7 times the CPU time.
-    return concurrent.futures.ThreadPoolExecutor(1)
+    # While one program is traced, which takes Python's lock, the other is compiled.
+    return concurrent.futures.ThreadPoolExecutor(2)
 
 
 def stop_preparing() -> None:
