@@ -28,7 +28,9 @@ def solve_linear_program(
     **Returns:** a point, its multipliers, and the number of steps. Nothing is claimed about them:
     `check_optimum` says what they prove.
     """
-    few = len(program.target) <= _ROWS and are_few(*program.within.shape, len(program.slack_cost))
+    blocks, inequalities, states = program.within.shape
+    few = are_few(blocks, inequalities, states, len(program.slack_cost))
+    few = few and len(program.target) <= _ROWS
     if rays is not None or few:
         return solve_by_rays(program, rays)
     return solve_by_interior_point(program)
