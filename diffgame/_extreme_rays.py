@@ -5,12 +5,12 @@ import itertools
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ._lanes import over_last
+from ._ties import infinitesimals
 
 # Where rows and rays are of size one, a row that a ray meets by less than this is met exactly.
 _TIE = 1e-12
@@ -75,25 +75,73 @@ def _cofactors(rows: list[list[Array]]) -> list[list[Array]]:
         return [[jnp.ones_like(rows[0][0])]]
 
     def minor(i, j):
-        left = [
-            [entry for b, entry in enumerate(row) if b != j] for row in rows[:i] + rows[i + 1 :]
-        ]
-        if n == 2:
-            return left[0][0]
-        first = _cofactor_row(left)
-        return (
-            sum(a * b for a, b in zip(left[0][1:], first[1:], strict=True)) + left[0][0] * first[0]
-        )
+        rest = [row[:j] + row[j + 1 :] for row in rows[:i] + rows[i + 1 :]]
+        return sum(a * b for a, b in zip(rest[0], _cofactors(rest)[0], strict=True))
 
     return [[minor(i, j) * (-1) ** (i + j) for j in range(n)] for i in range(n)]
 
 
-def _cofactor_row(rows):
-    return _cofactors(rows)[0]
+class _Candidates(eqx.Module):
+    """What each set of rows would determine; lists are by state, `prices` by row of the set first.
+
+    `flat`: the rows of the set determine nothing.
+    """
+
+    ray: list[Float[Array, "candidates blocks *lanes"]]
+    prices: list[list[Float[Array, "candidates blocks *lanes"]]]
+    flat: Bool[Array, "candidates blocks *lanes"]
 
 
-# XLA computes what several results need again for each of them, unless it is told not to.
-_once = jax.lax.optimization_barrier
+def _list_candidates(
+    rows: Float[Array, "rows states blocks *lanes"], chosen: Int[np.ndarray, "tight candidates"]
+) -> _Candidates:
+    """The inverse of each set of rows with a row of ones below: its last column is the ray."""
+    picked = [[rows[own, s] for s in range(rows.shape[1])] for own in chosen]
+    ones = jnp.ones((chosen.shape[1], *rows.shape[2:]))
+    cofactors = _cofactors([*picked, [ones] * rows.shape[1]])
+    volume = sum(cofactors[-1][1:], cofactors[-1][0])
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, cofactors[-1]))
+    flat = jnp.abs(volume) <= _FLAT + _TIE * largest
+    scale = 1 / jnp.where(flat, 1, volume)
+    *prices, ray = [[entry * scale for entry in column] for column in cofactors]
+    return _Candidates(ray, prices, flat)
+
+
+def _sift(rows, chosen, candidates: _Candidates):
+    """Which candidates meet all rows, and how one more row refutes the block with those chosen.
+
+    By how much its candidate misses that row, and which row it is; 0 where none does.
+    """
+    count, states, *batch = rows.shape
+    relaxed = infinitesimals(count)
+    inside = ~candidates.flat
+    missed, joined = jnp.zeros(inside.shape), jnp.zeros(inside.shape, int)
+    for at in range(count):
+        unit = at - (count - states)
+        if unit >= 0:
+            parts, left = [own[unit] for own in candidates.prices], candidates.ray[unit]
+        else:
+            row = [rows[None, at, s] for s in range(states)]
+            *parts, left = (
+                sum(a * b for a, b in zip(row, column, strict=True))
+                for column in (*candidates.prices, candidates.ray)
+            )
+        # What the row is of the chosen ones, all of them relaxed.
+        room = relaxed[at] - sum(
+            (
+                part * relaxed[own].reshape(-1, *[1] * len(batch))
+                for own, part in zip(chosen, parts, strict=True)
+            ),
+            0 * left,
+        )
+        other = np.all(chosen != at, axis=0).reshape(-1, *[1] * len(batch))
+        met = (left > _TIE) | ((left >= -_TIE) & (room > 0))
+        inside = inside & (met | ~other)
+        opposed = functools.reduce(jnp.maximum, parts, jnp.full_like(left, -jnp.inf)) <= _TIE
+        joins = other & ~candidates.flat & opposed & (left < missed)
+        missed = jnp.where(joins, left, missed)
+        joined = jnp.where(joins, at, joined)
+    return inside, missed, joined
 
 
 def rays_of_lanes(within: Float[Array, "inequalities states blocks *lanes"]) -> Rays:
@@ -104,101 +152,64 @@ def rays_of_lanes(within: Float[Array, "inequalities states blocks *lanes"]) -> 
     Degenerate cones, where more rows meet in a ray, are treated as if each row were relaxed by an
     infinitesimal of its own. Then every ray has one set of rows, their number is bounded, and for
     every cost some ray has multipliers that prove it optimal.
-
-    **Source:** Charnes (1952), Optimality and degeneracy in linear programming.
     """
     inequalities, states, *batch = within.shape
     size = jnp.max(jnp.abs(within), axis=1)
     size = jnp.where(size > 0, size, 1)
     units = jnp.eye(states).reshape(states, states, *[1] * len(batch))
     units = jnp.broadcast_to(units, (states, states, *batch))
-    rows = _once(jnp.concatenate([within / size[:, None], units]))
-    count = inequalities + states
-    chosen = np.array(list(itertools.combinations(range(count), states - 1)), int)
+    rows = jnp.concatenate([within / size[:, None], units])
+    chosen = np.array(list(itertools.combinations(range(len(rows)), states - 1)), int)
     chosen = chosen.reshape(count_candidates(inequalities, states), states - 1).T
-    relaxed = 0.5 + np.modf(np.arange(1, count + 1) * np.sqrt(np.arange(2, count + 2)))[0]
+    candidates = _list_candidates(rows, chosen)
+    inside, missed, joined = _sift(rows, chosen, candidates)
 
-    def along(array):
-        """Of one number per candidate."""
-        return array.reshape(-1, *[1] * len(batch))
-
-    candidates = chosen.shape[1]
-    picked = _once([[rows[own, s] for s in range(states)] for own in chosen])
-    one = jnp.ones((candidates, *batch))
-    cofactors = _once(_cofactors([*picked, [one] * states]))
-    volume = sum(cofactors[-1][1:], cofactors[-1][0])
-    largest = functools.reduce(jnp.maximum, map(jnp.abs, cofactors[-1]))
-    flat = jnp.abs(volume) <= _FLAT + _TIE * largest
-    scale = _once(1 / jnp.where(flat, 1, volume))
-    *prices, ray = _once([[c * scale for c in column] for column in cofactors])
-    inside = ~flat
-    # How much the block is missed by where one more row joins those chosen in proving it empty.
-    missed, joined = 0 * one, jnp.zeros(one.shape, int)
-    for at in range(count):
-        if at < inequalities:
-            parts = [sum(rows[None, at, s] * p[s] for s in range(states)) for p in prices]
-            left = sum(rows[None, at, s] * ray[s] for s in range(states))
-        else:
-            parts, left = [p[at - inequalities] for p in prices], ray[at - inequalities]
-        room = sum((-c * along(relaxed[own]) for own, c in zip(chosen, parts, strict=True)), 0)
-        met = (left > _TIE) | ((left >= -_TIE) & (room + relaxed[at] > 0))
-        other = along(~np.any(chosen == at, axis=0))
-        inside = inside & (met | ~other)
-        opposed = functools.reduce(jnp.maximum, parts, -one) <= _TIE
-        joins = other & ~flat & opposed & (left < missed)
-        missed = jnp.where(joins, left, missed)
-        joined = jnp.where(joins, at, joined)
-    inside, missed, joined = _once((inside, missed, joined))
-
-    tight = jnp.broadcast_to(
-        chosen.reshape(*chosen.shape, *[1] * len(batch)), (*chosen.shape, *batch)
-    )
-    empty = jnp.zeros((0, states, candidates, *batch))
-    stacked = jnp.stack([jnp.stack(price) for price in prices]) if prices else empty
-    found = Rays(jnp.stack(ray), inside, tight, stacked, 0 * size, size)
+    tight = chosen.reshape(*chosen.shape, *[1] * len(batch))
+    tight = jnp.broadcast_to(tight, (*chosen.shape, *batch))
+    prices = jnp.zeros((0, states, chosen.shape[1], *batch))
+    if candidates.prices:
+        prices = jnp.stack([jnp.stack(own) for own in candidates.prices])
+    found = Rays(jnp.stack(candidates.ray), inside, tight, prices, 0 * size, size)
     refutation = _refute(found, rows, missed, joined)
     most = count_rays(inequalities, states)
-    if candidates > _SPARE * most:
+    if chosen.shape[1] > _SPARE * most:
         found = _gather(found, most)
-    positive = jnp.where(found.exists[None], jnp.maximum(found.ray, 0), 0)
-    return eqx.tree_at(lambda found: (found.ray, found.refutation), found, (positive, refutation))
+    ray = jnp.where(found.exists[None], jnp.maximum(found.ray, 0), 0)
+    return eqx.tree_at(lambda found: (found.ray, found.refutation), found, (ray, refutation))
 
 
-def _refute(candidates: Rays, rows, missed, joined) -> Float[Array, "inequalities blocks *lanes"]:
+def _take(array: Array, which: Int[Array, "*batch"]) -> Array:
+    """One entry per place of the batch, out of the axis before it."""
+    lead = array.ndim - which.ndim
+    index = which.reshape(*[1] * lead, *which.shape)
+    return jnp.take_along_axis(array, index, axis=lead - 1).squeeze(lead - 1)
+
+
+def _refute(
+    candidates: Rays,
+    rows: Float[Array, "rows states blocks *lanes"],
+    missed: Float[Array, "candidates blocks *lanes"],
+    joined: Int[Array, "candidates blocks *lanes"],
+) -> Float[Array, "inequalities blocks *lanes"]:
     """The row that joined, less what the chosen ones are of it, leaves less than nothing."""
-    inequalities = len(candidates.size)
     least = jnp.min(missed, axis=0)
-    which = jnp.min(
-        jnp.where(
-            missed <= least[None],
-            jnp.arange(len(missed)).reshape(-1, *[1] * least.ndim),
-            len(missed),
-        ),
-        axis=0,
-    )
-
-    def take(array, which):
-        lead = array.ndim - which.ndim
-        index = which.reshape(*[1] * lead, *which.shape)
-        return jnp.take_along_axis(array, index, axis=lead - 1).squeeze(lead - 1)
-
-    last = take(joined, which)
-    row = take(rows.swapaxes(0, 1), last)
+    numbers = jnp.arange(len(missed)).reshape(-1, *[1] * least.ndim)
+    which = jnp.min(jnp.where(missed <= least[None], numbers, len(missed) - 1), axis=0)
+    last = _take(joined, which)
+    row = _take(rows.swapaxes(0, 1), last)
     weights = [
         jnp.maximum(0, -sum(price * entry for price, entry in zip(own, row, strict=True)))
-        for own in take(candidates.prices, which)
+        for own in _take(candidates.prices, which)
     ]
-    tight = take(candidates.tight, which)
+    tight = _take(candidates.tight, which)
     proved = (least < -_TIE) & ~jnp.any(candidates.exists, axis=0)
     scale = jnp.where(proved, -1 / jnp.where(proved, least, -1), 0)
-    found = [
-        scale
-        * sum(
-            (jnp.where(own == at, w, 0) for own, w in zip(tight, weights, strict=True)),
-            (last == at) * 1.0,
-        )
-        for at in range(inequalities)
-    ]
+    found = []
+    for at in range(len(candidates.size)):
+        weight = jnp.where(last == at, 1.0, 0.0)
+        for own, other in zip(tight, weights, strict=True):
+            weight = weight + jnp.where(own == at, other, 0)
+        found.append(scale * weight)
     return jnp.stack(found) if found else candidates.size
 
 

@@ -53,7 +53,7 @@ def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
 
 
 def _primal(rays: Rays, slacks: int, value: Array, index: Array):
-    """X [blocks, states, lanes] and z [slacks, lanes] of basic values and their columns."""
+    """The point x [blocks, states, lanes] and z [slacks, lanes] of basic values."""
     states, count, blocks, lanes = rays.ray.shape
     number = count * blocks
     value = jnp.maximum(value, 0)
@@ -120,5 +120,17 @@ _solve = over_last(_solve_lanes, _LANES)
 def solve_by_rays(
     program: LinearProgram, rays: Rays | None = None
 ) -> tuple[Primal, Dual, Int[Array, ""]]:
+    """Solve one program whose blocks have few extreme rays; batch it with `jax.vmap`.
+
+    Every nonnegative combination of a block's rays, and nothing else, meets its rows: so the rays
+    are the columns of an equivalent program that has the other rows only.
+
+    **Arguments:** `rays`: of `program.within`, if they are known.
+
+    **Returns:** a vertex, its multipliers, and the number of pivots. Nothing is claimed about them:
+    `check_optimum` says what they prove.
+
+    **Source:** Dantzig, Wolfe (1960), Decomposition principle for linear programs.
+    """
     primal, dual, pivots = _solve(program, rays)
     return Primal(*primal), Dual(*dual), pivots

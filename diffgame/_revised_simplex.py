@@ -6,8 +6,9 @@ Columns are the extreme rays of the blocks and the slacks. All arrays end in an 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from ._ties import infinitesimals
 
 # Where rows, rays and costs are of size one: below this a number is rounding.
 _ZERO = 1e-11
@@ -118,9 +119,7 @@ def _start(columns: Columns, crash: int, slacks: int) -> _Basis:
     basic = jnp.concatenate([found, met])
     index = jnp.where(basic, jnp.concatenate([chosen, slack]), places)
     costs = jnp.where(found, jnp.take_along_axis(columns.cost, chosen, axis=0), 0)
-    # Fixed irrational numbers, so that ties never tie again.
-    drawn = 0.5 + np.modf(np.arange(1, rows + 1) * np.sqrt(np.arange(2, rows + 2)))[0]
-    tie = jnp.broadcast_to(jnp.asarray(drawn)[:, None], (rows, lanes))
+    tie = jnp.broadcast_to(jnp.asarray(infinitesimals(rows))[:, None], (rows, lanes))
     work = jnp.concatenate([inverse, value[:, None], tie[:, None]], axis=1)
     nothing = jnp.zeros(lanes, int)
     return _Basis(

@@ -18,6 +18,8 @@ import jax.core
 from jax.experimental import serialize_executable
 
 FORMAT = b"diffgame.program/1\n"
+# While one program is traced, which takes Python's lock, another is compiled.
+WORKERS = 2
 _MOST_BYTES = 1_000_000_000
 _PACKAGES = ("diffgame", "equinox", "jax", "jaxlib", "numpy", "optax")
 # With the newer emitters LLVM needs twice the time for code that is no faster.
@@ -198,7 +200,8 @@ class StoredFunction:
     def _key(self, tree: Any, leaves: list[Any]) -> str:
         name = f"{self._function.__module__}.{self._function.__qualname__}"
         digest = hashlib.sha256(_environment())
-        for part in (name, str(tree), *map(_describe, leaves)):
+        options = _options(_flatten(leaves)[0], self._long)
+        for part in (name, repr(options), str(tree), *map(_describe, leaves)):
             digest.update(f"{part}\n".encode())
         return digest.hexdigest()
 
@@ -238,8 +241,7 @@ class StoredFunction:
 
 @functools.cache
 def _background() -> concurrent.futures.ThreadPoolExecutor:
-    # While one program is traced, which takes Python's lock, the other is compiled.
-    return concurrent.futures.ThreadPoolExecutor(2)
+    return concurrent.futures.ThreadPoolExecutor(WORKERS)
 
 
 def stop_preparing() -> None:

@@ -17,6 +17,7 @@ LAYERS = (
     "_linear_program",
     "_cholesky",
     "_normal_equations",
+    "_ties",
     "_lanes",
     "_interior_point",
     "_extreme_rays",

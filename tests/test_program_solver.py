@@ -75,7 +75,7 @@ def test_few_rays_are_those_of_few_states_and_actions():
     assert not are_few(200, 2, 2)
 
 
-@pytest.mark.parametrize(("actions", "states"), [(2, 2), (5, 2), (3, 3), (6, 3)])
+@pytest.mark.parametrize(("actions", "states"), [(5, 2), (6, 3)])
 def test_both_solvers_certify_the_same_value(actions, states):
     """Every trait of `persuasion` in turn: ties, twin actions, impossible and rare states."""
     programs = [signals(seed, actions, states, as_rows=False) for seed in range(60)]

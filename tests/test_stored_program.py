@@ -102,7 +102,8 @@ def test_what_was_prepared_is_what_a_call_runs(folder):
 
 def test_what_has_not_begun_is_dropped_and_a_call_makes_it(folder):
     held = threading.Event()
-    _stored_program._background().submit(held.wait)
+    for _ in range(_stored_program.WORKERS):
+        _stored_program._background().submit(held.wait)
     function = stored_jit(scale)
     function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
     _stored_program.stop_preparing()
@@ -161,3 +162,21 @@ def test_two_processes_share_a_program(tmp_path):
     ]
     assert runs[0] == runs[1] == "[[[[0.0, 0.25], [0.5, 1.0]]], [4.0]]\n"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_only_large_or_long_programs_are_optimised():
+    small, large = [jnp.zeros((2, 3))], [jnp.zeros((100, 100))]
+    quick = _stored_program._options(small, long=False)
+    slow = _stored_program._options(small, long=True)
+    assert _stored_program._options(large, long=False) == slow != quick
+    assert quick == slow | {"xla_backend_optimization_level": 0}
+
+
+def test_programs_that_are_not_optimised_give_the_same_numbers(folder):
+    table = np.random.default_rng(0).uniform(size=(3, 3))
+    found = []
+    for long in (False, True):
+        function = stored_jit(lambda table: jnp.linalg.matrix_power(table, 3), long=long)
+        found.append(np.asarray(function(table)))
+    assert np.allclose(*found, rtol=1e-14)
+    assert np.allclose(found[0], np.linalg.matrix_power(table, 3), rtol=1e-14)

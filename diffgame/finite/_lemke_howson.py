@@ -2,9 +2,9 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._ties import infinitesimals
 from ._check import check_nash
 from ._lanes import over_lanes, stream_lanes
 from ._nash import NashEquilibrium, NashStatus, judged
@@ -80,11 +80,6 @@ class _Search(eqx.Module):
     pivots: Int[Array, " lanes"]
 
 
-def _perturbation(count: int) -> np.ndarray:
-    # Fixed irrational numbers: two different bases give no equal ratios of sums of them.
-    return 0.5 + np.modf(np.arange(1, count + 1) * np.sqrt(np.arange(2, count + 2)))[0]
-
-
 def _start(label: int, first, second) -> _Search:
     """Tables [rows, columns, lanes] with payoffs in [1, 2]."""
     rows, columns, lanes = first.shape
@@ -98,7 +93,7 @@ def _start(label: int, first, second) -> _Search:
 
     labels = jnp.arange(rows + columns, dtype=jnp.int32)
     mine, theirs = labels[:rows], labels[rows:]
-    drawn = _perturbation(rows + columns)
+    drawn = infinitesimals(rows + columns)
     return _Search(
         dictionary(first, mine, theirs, drawn[:rows]),
         dictionary(jnp.swapaxes(second, 0, 1), theirs, mine, drawn[rows:]),
