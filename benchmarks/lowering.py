@@ -26,8 +26,9 @@ import diffgame as dg
 from benchmarks import _harness
 from benchmarks.users import write
 from diffgame._certificate import _certify
+from diffgame._interior_point import solve_by_interior_point
 from diffgame._linear_program import LinearProgram
-from diffgame._program_solver import solve_linear_program
+from diffgame._ray_solver import solve_by_rays
 from diffgame.batch import _search
 from diffgame.batch._source import Made
 from diffgame.finite import (
@@ -200,13 +201,11 @@ def _persuasion() -> tuple[Callable, Any]:
     return jax.vmap(persuade, in_axes=(None, 0, 0, None)), (prior, *one_user, jnp.ones(1))
 
 
-def _plain_programs() -> tuple[Callable, Any]:
+def _plain_programs(solve: Callable) -> tuple[Callable, Any]:
     def one(rows):
         count, slacks = rows.shape
         nothing = jnp.zeros((0, 1)), jnp.ones(slacks), jnp.zeros((0, 0, 1))
-        return solve_linear_program(
-            LinearProgram(*nothing, jnp.zeros((count, 0, 1)), rows, rows[:, 0])
-        )
+        return solve(LinearProgram(*nothing, jnp.zeros((count, 0, 1)), rows, rows[:, 0]))
 
     return jax.vmap(one), (jnp.linspace(-1.0, 1.0, 8 * 15).reshape(8, 3, 5),)
 
@@ -244,7 +243,8 @@ def programs() -> dict[str, tuple[Callable, Any]]:
         "certify": (_examine, pricing),
         "certify, Concave users": (_examine, _linear()),
         **{f"solve_many: {step}": _lanes(step) for step in ("begin", "advance", "examine")},
-        "linear program, plain": _plain_programs(),
+        "linear program, interior points": _plain_programs(solve_by_interior_point),
+        "linear program, simplex": _plain_programs(solve_by_rays),
         "linear program, persuasion": _persuasion(),
         **_market_programs(),
         **{f"finite: {name}": (_of_games(solver), (table,)) for name, solver in finite.items()},

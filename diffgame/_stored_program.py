@@ -22,12 +22,13 @@ FORMAT = b"diffgame.program/1\n"
 WORKERS = 2
 _MOST_BYTES = 1_000_000_000
 _PACKAGES = ("diffgame", "equinox", "jax", "jaxlib", "numpy", "optax")
-# With the newer emitters LLVM needs twice the time for code that is no faster.
-_COMPILE = {"xla_cpu_use_fusion_emitters": False}
+# With the newer emitters LLVM needs twice the time for code that is no faster. Later versions of
+# XLA have no others.
+_EMITTERS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
 # Programs whose arguments are not larger, in numbers, run for milliseconds: optimising them takes
 # seconds and saves less.
 _SMALL = 4096
-_UNOPTIMISED = {"xla_backend_optimization_level": 0}
+_UNOPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 0}
 _folder: Path | None = None
 
 
@@ -116,12 +117,26 @@ def _flatten(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
     return arrays, [_Place(next(numbers)) if _is_dynamic(leaf) else leaf for leaf in leaves]
 
 
+@functools.cache
+def _can_choose_emitters() -> bool:
+    """Whether this version of XLA has the option; only compiling with it tells."""
+    lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), float))
+    try:
+        lowered.compile(compiler_options=_EMITTERS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
+
+
 def _options(arrays: list[Any], long: bool) -> dict[str, Any]:
     """Of the compiler."""
     if jax.default_backend() != "cpu":
         return {}
     small = sum(math.prod(array.shape) for array in arrays) <= _SMALL
-    return _COMPILE | (_UNOPTIMISED if small and not long else {})
+    emitters = _EMITTERS if _can_choose_emitters() else {}
+    return emitters | (_UNOPTIMISED if small and not long else {})
 
 
 def _compile(

@@ -180,3 +180,13 @@ def test_programs_that_are_not_optimised_give_the_same_numbers(folder):
         found.append(np.asarray(function(table)))
     assert np.allclose(*found, rtol=1e-14)
     assert np.allclose(found[0], np.linalg.matrix_power(table, 3), rtol=1e-14)
+
+
+def test_a_compiler_without_the_option_does_without(folder, monkeypatch):
+    monkeypatch.setattr(_stored_program, "_EMITTERS", {"no_such_option": False})
+    _stored_program._can_choose_emitters.cache_clear()
+    try:
+        assert _stored_program._options([jnp.zeros((100, 100))], long=False) == {}
+        check(stored_jit(scale)(TABLE, np.float64(3)), 1)
+    finally:
+        _stored_program._can_choose_emitters.cache_clear()
