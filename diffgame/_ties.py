@@ -13,7 +13,7 @@ def infinitesimals(count: int) -> Float[np.ndarray, " count"]:
     **Source:** Charnes (1952), Optimality and degeneracy in linear programming.
 
     >>> print(infinitesimals(2).round(3))
-    [1.914 0.964]
+    [0.914 0.964]
     """
     numbers = np.arange(1, count + 1)
     return 0.5 + np.modf(numbers * np.sqrt(numbers + 1))[0]

@@ -155,7 +155,9 @@ def _solve(setting: _Setting, weight: Float[Array, " users"]) -> WorstCase:
     shortfall = jnp.max(primal.z[-providers:])
     reached = -jnp.sum(program.cost * primal.x) * size
     certified = optimum.certified & (shortfall <= _TOLERANCE)
-    return WorstCase(-optimum.bound * size, reached, shortfall, certified)
+    # Nobody loses less than nothing, whatever rounding says.
+    loss = jnp.where(optimum.bound >= 0, 0.0, -optimum.bound * size)
+    return WorstCase(loss, reached, shortfall, certified)
 
 
 def worst_case_losses(
