@@ -155,13 +155,14 @@ def settle_together(
 
     def goes_on(carry):
         at, _, gains = carry
-        return (at < count) & (jnp.max(gains.upper) > NEGLIGIBLE)
+        return (at < count) & ~(jnp.max(gains.upper) <= NEGLIGIBLE)
 
     def assess(shared, carry):
         segment, proposals, incumbents, repeated = shared
         at, best, gains = carry
         new = exploitability(segment, meet(segment, proposals[at], incumbents[at]))
-        better = jnp.max(new.upper) < jnp.max(gains.upper)
+        # The first is taken even if no bound is finite: its lower bounds still say something.
+        better = (at == 0) | (jnp.max(new.upper) < jnp.max(gains.upper))
         gains = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, gains)
         following = (jnp.arange(count) > at) & ~repeated
         after = jnp.where(jnp.any(following), jnp.argmax(following), count)
