@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import pickle
+import secrets
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -144,7 +145,7 @@ def _compile(
 ):
     skeletons = []
 
-    def flat(arrays):
+    def flat(arrays: list[Any]) -> list[Any]:
         leaves = [arrays[x.number] if _is_place(x) else x for x in places]
         args, kwargs = jax.tree.unflatten(tree, leaves)
         found, structure = jax.tree.flatten(function(*args, **kwargs))
@@ -152,6 +153,9 @@ def _compile(
         skeletons.append(jax.tree.unflatten(structure, kept))
         return outputs
 
+    # JAX's own cache, where one is set, must not answer: a program that was loaded from there loses
+    # its code when it is stored again. It asks by name, so the name is a new one each time.
+    flat.__name__ = f"{function.__name__}_{secrets.token_hex(8)}"
     lowered = jax.jit(flat).lower([_abstract(array) for array in arrays])
     compiled = lowered.compile(compiler_options=options)
     return compiled, skeletons[-1]

@@ -26,12 +26,31 @@ os.environ["XLA_FLAGS"] = " ".join(_FLAGS).strip()
 # Before any import of the package, so that tests and docstring examples see checked signatures.
 jaxtyping.install_import_hook("diffgame", "beartype.beartype")
 
+from diffgame import _stored_program  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 np.seterr(divide="raise", over="raise", invalid="raise")
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands keep compiled programs for each other, for all workers, and none after the run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_stored_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that ran in this process leaves no cache to the tests after it."""
+    monkeypatch.setattr(_stored_program, "_folder", None)
 
 
 @pytest.fixture(params=[0, 1, 2], ids="seed={}".format)

@@ -1,6 +1,7 @@
 """Programs kept on disk: the same results, without tracing, and never a stale or broken one."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -149,19 +150,36 @@ print([value.tolist() for value in found])
 """
 
 
+def run_program(folder, **environment) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=os.environ | environment,
+    ).stdout
+
+
+PRINTED = "[[[[0.0, 0.25], [0.5, 1.0]]], [4.0]]\n"
+
+
 def test_two_processes_share_a_program(tmp_path):
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1] == "[[[[0.0, 0.25], [0.5, 1.0]]], [4.0]]\n"
+    assert [run_program(tmp_path) for _ in range(2)] == [PRINTED] * 2
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_programs_are_whole_where_jax_keeps_a_cache_of_its_own(tmp_path):
+    """What JAX has in its cache is compiled all the same: stored from there it would lack code."""
+    programs = tmp_path / "programs"
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    assert run_program(programs, **cache) == PRINTED
+    assert list((tmp_path / "jax").iterdir())
+    shutil.rmtree(programs)
+    assert [run_program(programs, **cache) for _ in range(2)] == [PRINTED] * 2
 
 
 def test_only_large_or_long_programs_are_optimised():
