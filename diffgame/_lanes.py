@@ -1,6 +1,7 @@
 """Functions of many small problems at once, whose batch is the last axis of every array."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +59,63 @@ def over_last(function: Callable[..., PyTree], width: int | None = None) -> Call
         return jax.tree.map(lambda leaf: leaf[..., 0], found)
 
     return one
+
+
+def lanes_first(tree: PyTree) -> PyTree:
+    """The last axis of every leaf becomes its first."""
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)
+
+
+def lanes_last(tree: PyTree) -> PyTree:
+    """The first axis of every leaf becomes its last."""
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), tree)
+
+
+def stream_lanes(
+    start: Callable[[Any], Any],
+    goes_on: Callable[[Any], Any],
+    step: Callable[[Any], Any],
+    answer: Callable[[Any], Any],
+    items: PyTree,
+    *,
+    width: int,
+    stay: int,
+) -> PyTree:
+    """The `answer` of every item after `carry = step(carry)` from `start(item)` to its end.
+
+    Leaves of `items` and of the result have a leading axis of items, all else has lanes last.
+    `step` must leave a lane as it is once `goes_on` fails for it. Only items and answers are stored
+    for all, so this is for large carries and few steps.
+
+    `width`: how many items advance together. `stay`: how few of them may run on before new ones
+    join.
+    """
+    count = jax.tree.leaves(items)[0].shape[0]
+    width = min(count, width)
+    stay = min(stay, max(width - 1, 0))
+    fresh = width - stay
+
+    def load(begin, size):
+        cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size), items)
+        return begin + jnp.arange(size), start(lanes_last(cut))
+
+    def one_pass(state):
+        taken, stayed, answers = state
+        # The last pass may start some items again: they end as they did.
+        new = load(jnp.minimum(taken, count - fresh), fresh)
+        where, carry = jax.tree.map(lambda *both: jnp.concatenate(both, axis=-1), stayed, new)
+        taken = taken + fresh
+        enough = jnp.where(taken < count, stay, 0)
+        carry = jax.lax.while_loop(lambda own: jnp.sum(goes_on(own)) > enough, step, carry)
+        # Those that run on are answered too: a later pass writes over it.
+        own = lanes_first(answer(carry))
+        answers = jax.tree.map(lambda known, new: known.at[where].set(new), answers, own)
+        # As floats: the CPU has a fast program for these only.
+        lanes = jax.lax.top_k(goes_on(carry).astype(jnp.float32), stay)[1]
+        stayed = jax.tree.map(lambda leaf: leaf[..., lanes], (where, carry))
+        return taken, stayed, answers
+
+    shapes = jax.eval_shape(lambda: lanes_first(answer(load(0, width)[1])))
+    answers = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), shapes)
+    begin = jnp.asarray(stay), load(0, stay), answers
+    return jax.lax.while_loop(lambda state: state[0] < count, one_pass, begin)[2]

@@ -1,4 +1,4 @@
-"""The solver of linear programs: by extreme rays where these are few, else by interior points."""
+"""The solver of linear programs: by extreme rays, by rows, or by interior points."""
 
 from jaxtyping import Array, Int
 
@@ -6,11 +6,14 @@ from ._extreme_rays import Rays, count_rays
 from ._interior_point import solve_by_interior_point
 from ._linear_program import Dual, LinearProgram, Primal
 from ._ray_solver import solve_by_rays
+from ._row_solver import solve_by_rows
 
-# Beyond these sizes interior points need less time.
+# Beyond these sizes rays take longer to list than the other methods need.
 _STATES = 3
 _ROWS = 10
 _COLUMNS = 256
+# With more rows in all interior points need less time.
+_ALL_ROWS = 64
 
 
 def are_few(blocks: int, inequalities: int, states: int, slacks: int = 0) -> bool:
@@ -33,4 +36,6 @@ def solve_linear_program(
     few = few and len(program.target) <= _ROWS
     if rays is not None or few:
         return solve_by_rays(program, rays)
+    if len(program.target) + blocks * inequalities <= _ALL_ROWS:
+        return solve_by_rows(program)
     return solve_by_interior_point(program)

@@ -9,10 +9,12 @@ from jaxtyping import Array, Float, Int
 from ._extreme_rays import Rays, rays_of_lanes
 from ._lanes import over_last
 from ._linear_program import Dual, LinearProgram, Primal
-from ._revised_simplex import Columns, solve_columns
+from ._revised_simplex import ZERO, Start, find_slacks, least, minimise, what_is_left
+from ._simplex_columns import Columns
 
 _LANES = 64
 _MAX_PIVOTS = 200
+_DEAR = 1e3
 
 
 class _Sizes(eqx.Module):
@@ -43,35 +45,58 @@ def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
     matrix = jnp.concatenate([matrix, program.slack_coupling], axis=1)
     row_size = _largest(matrix, 1)
     columns = Columns(
+        jnp.zeros((0, states, lanes)),
         jnp.concatenate(
             [cost.reshape(count * blocks, lanes), program.slack_cost / cost_size[None]]
         ),
+        jnp.zeros((0, 0, states, lanes)),
+        jnp.zeros((len(matrix), 0, states, lanes)),
         matrix / row_size[:, None],
         program.target / row_size,
     )
     return columns, _Sizes(cost_size, row_size)
 
 
-def _primal(rays: Rays, slacks: int, value: Array, index: Array):
-    """The point x [blocks, states, lanes] and z [slacks, lanes] of basic values."""
-    states, count, blocks, lanes = rays.ray.shape
-    number = count * blocks
-    value = jnp.maximum(value, 0)
-    z = sum(
-        jnp.where(index[None, i] == number + jnp.arange(slacks)[:, None], value[None, i], 0)
-        for i in range(len(value))
+def _own_columns(columns: Columns, first: int):
+    """For each of the first rows a column without others of these, the cheapest first.
+
+    Those come last that count against rows beyond, which would not be met then.
+    """
+    head = columns.slack_coupling[:first]
+    pure = (head > 0) & (head >= jnp.sum(jnp.abs(head), axis=0)[None])
+    spoils = jnp.any(columns.slack_coupling[first:] < -ZERO, axis=0)
+    cost = columns.slack_cost + jnp.where(spoils, _DEAR, 0)
+    found = [least(jnp.where(own, cost, jnp.inf)) for own in pure]
+    exists = [
+        jnp.isfinite(lowest) & (target >= 0)
+        for (lowest, _), target in zip(found, columns.target[:first], strict=True)
+    ]
+    return jnp.stack(exists), jnp.stack([place for _, place in found])
+
+
+def _start(columns: Columns, first: int, rays: int) -> Start:
+    """Rays of one state for the first rows, slacks for the others."""
+    lanes = columns.lanes
+    matrix = columns.slack_coupling
+    basic, chosen = jnp.zeros((0, lanes), bool), jnp.zeros((0, lanes), int)
+    entry, below, cost = jnp.zeros((0, lanes)), matrix[first:, :0], jnp.zeros((0, lanes))
+    if first:
+        basic, chosen = _own_columns(columns, first)
+        picked = jnp.take_along_axis(matrix, chosen[None], axis=1)
+        picked = jnp.where(basic[None], picked, 0)
+        entry = jnp.where(basic, jnp.stack([picked[row, row] for row in range(first)]), 1)
+        below = picked[first:]
+        cost = jnp.where(basic, jnp.take_along_axis(columns.slack_cost, chosen, axis=0), 0)
+    left = what_is_left(columns.target, basic, entry, below)
+    met, slack, size = find_slacks(columns.slack_cost[rays:], matrix[first:, rays:], left)
+    return Start(
+        jnp.concatenate([basic, met]),
+        jnp.concatenate([chosen, rays + slack]),
+        jnp.concatenate([entry, size]),
+        below,
+        cost,
+        jnp.concatenate([columns.target[:first], left]),
     )
-    if not blocks:
-        return jnp.zeros((0, states, lanes)), z
-    inside = jnp.minimum(index, number - 1)
-    taken = jnp.take_along_axis(rays.ray.reshape(states, number, lanes), inside[None], axis=1)
-    taken = taken * jnp.where(index < number, value, 0)[None]
-    x = sum(
-        jnp.where((inside[i] % blocks)[None] == jnp.arange(blocks)[:, None], 1.0, 0.0)[:, None]
-        * taken[None, :, i]
-        for i in range(len(value))
-    )
-    return x, z
 
 
 def _within(program: LinearProgram, rays: Rays, rows: Array) -> Float[Array, "blocks n lanes"]:
@@ -107,11 +132,13 @@ def _solve_lanes(program: LinearProgram, rays: Rays | None):
         rays = rays_of_lanes(program.within.transpose(1, 2, 0, 3))
     columns, sizes = _columns(program, rays)
     slacks = len(program.slack_cost)
-    crash = 0 if program.sums is None else program.cost.shape[1]
-    value, index, prices, pivots = solve_columns(columns, crash, slacks, _MAX_PIVOTS)
-    rows = prices * sizes.cost[None] / sizes.rows
-    x, z = _primal(rays, slacks, value, index)
-    return (x, z), (_within(program, rays, rows), rows), pivots
+    first = 0 if program.sums is None else program.cost.shape[1]
+    count = len(columns.slack_cost) - slacks
+    vertex = minimise(columns, _start(columns, first, count), _MAX_PIVOTS)
+    rows = vertex.prices * sizes.cost[None] / sizes.rows
+    weight = vertex.z[:count].reshape(rays.exists.shape)
+    x = jnp.sum(rays.ray * weight[None], axis=1).swapaxes(0, 1)
+    return (x, vertex.z[count:]), (_within(program, rays, rows), rows), vertex.pivots
 
 
 _solve = over_last(_solve_lanes, _LANES)

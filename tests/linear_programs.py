@@ -31,7 +31,7 @@ def persuasion(seed, actions, states):
 
 def signals(seed, actions, states, *, as_rows):
     """A persuasion program with total probabilities as `sums`, or as rows of `coupling`."""
-    prior, u, U = persuasion(5 * seed, actions, states)
+    prior, u, U = persuasion(seed, actions, states)
     u, U = (u - u.min()) / np.ptp(u), (U - U.min()) / np.ptp(U)
     others = np.array([[b for b in range(actions) if b != a] for a in range(actions)])
     one_per_state = np.broadcast_to(np.eye(states)[:, None], (states, actions, states))

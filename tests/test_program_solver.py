@@ -9,12 +9,14 @@ from diffgame._interior_point import solve_by_interior_point
 from diffgame._linear_program import LinearProgram, check_optimum
 from diffgame._program_solver import are_few, solve_linear_program
 from diffgame._ray_solver import solve_by_rays
+from diffgame._row_solver import solve_by_rows
 
 from .linear_programs import signals, standard_form
 
 solve_once = {
     "interior points": jax.jit(solve_by_interior_point),
     "rays": jax.jit(solve_by_rays),
+    "rows": jax.jit(solve_by_rows),
 }
 each_solver = pytest.mark.parametrize("solver", solve_once)
 
@@ -75,22 +77,25 @@ def test_few_rays_are_those_of_few_states_and_actions():
     assert not are_few(200, 2, 2)
 
 
-@pytest.mark.parametrize(("actions", "states"), [(5, 2), (6, 3)])
-def test_both_solvers_certify_the_same_value(actions, states):
+@pytest.mark.parametrize(("actions", "states"), [(5, 2), (6, 3), (4, 5)])
+def test_all_solvers_certify_the_same_value(actions, states):
     """Every trait of `persuasion` in turn: ties, twin actions, impossible and rare states."""
-    programs = [signals(seed, actions, states, as_rows=False) for seed in range(60)]
+    programs = [signals(seed, actions, states, as_rows=False) for seed in range(40)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *programs)
     values = []
-    for solver in solve_once.values():
+    for name, solver in solve_once.items():
+        if name == "rays" and states > 3:
+            continue
         primal, dual, _ = jax.vmap(solver)(stacked)
         found = jax.vmap(check_optimum)(stacked, primal, dual)
-        assert jnp.all(found.certified), f"seeds {np.flatnonzero(~found.certified)}"
+        assert jnp.all(found.certified), f"{name}: seeds {np.flatnonzero(~found.certified)}"
         values.append(found.value)
-    assert jnp.allclose(*values, rtol=0, atol=1e-9)
+    assert np.all(np.ptp(values, axis=0) <= 1e-9)
 
 
-def test_a_batch_of_any_size_gives_the_same_bits():
-    programs = [signals(seed, 3, 3, as_rows=False) for seed in range(100)]
+@pytest.mark.parametrize(("actions", "states"), [(3, 3), (4, 5)])
+def test_a_batch_of_any_size_gives_the_same_bits(actions, states):
+    programs = [signals(seed, actions, states, as_rows=False) for seed in range(100)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *programs)
     solve = jax.jit(jax.vmap(solve_linear_program))
     found = solve(stacked)
@@ -102,7 +107,8 @@ def test_a_batch_of_any_size_gives_the_same_bits():
     assert len(np.unique(found[2])) > 2
 
 
-def test_a_program_that_makes_dantzigs_rule_cycle_ends():
+@pytest.mark.parametrize("solver", ["rays", "rows"])
+def test_a_program_that_makes_dantzigs_rule_cycle_ends(solver):
     """Beale (1955): every step is degenerate, and the rule alone comes back to where it began."""
     rows = [
         [0.25, -60, -1 / 25, 9, 1, 0, 0],
@@ -110,14 +116,15 @@ def test_a_program_that_makes_dantzigs_rule_cycle_ends():
         [0, 0, 1, 0, 0, 0, 1],
     ]
     program = standard_form([-0.75, 150, -0.02, 6, 0, 0, 0], rows, [0, 0, 1])
-    primal, dual, pivots = solve_once["rays"](program)
+    primal, dual, pivots = solve_once[solver](program)
     found = check_optimum(program, primal, dual)
     assert found.certified
     assert found.value == pytest.approx(-0.05, abs=1e-12)
     assert pivots < 10
 
 
-def test_a_block_that_allows_nothing_stays_empty():
+@pytest.mark.parametrize("solver", ["rays", "rows"])
+def test_a_block_that_allows_nothing_stays_empty(solver):
     """The second action is dominated: a multiplier of its rows has to prove that it never pays."""
     lead = jnp.array([[[0.5, 0.25]], [[-0.5, -0.25]]])
     program = LinearProgram(
@@ -129,7 +136,7 @@ def test_a_block_that_allows_nothing_stays_empty():
         jnp.ones(2),
         jnp.ones(2),
     )
-    primal, dual, _ = solve_once["rays"](program)
+    primal, dual, _ = solve_once[solver](program)
     found = check_optimum(program, primal, dual)
     assert found.certified
     assert found.value == 0

@@ -4,15 +4,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._lanes import stream_lanes
 from .._ties import infinitesimals
 from ._check import check_nash
-from ._lanes import over_lanes, stream_lanes
+from ._lanes import over_lanes
 from ._nash import NashEquilibrium, NashStatus, judged
 from ._normal_form import NormalForm
 
 # Entries up to this size are rounding errors, not pivots: payoffs lie in [1, 2].
 _SMALLEST_PIVOT = 1e-10
 _TIE = 1e-11
+# How many games advance together, and how few of them may run on before new ones join.
+_WIDTH, _STAY = 96, 32
 
 
 # In place of the label that enters next, why none does.
@@ -147,6 +150,8 @@ def _search(label: int, max_pivots: int):
             lambda search: _pivot_twice(label, max_pivots, search),
             lambda search: (_weights(search), search.entering, search.pivots),
             (payoffs, low, jnp.where(span > 0, span, 1)),
+            width=_WIDTH,
+            stay=_STAY,
         )
         profile = jnp.split(weights, [payoffs.shape[2]], axis=1)
         mixed, other = (own / jnp.sum(own, axis=1, keepdims=True) for own in profile)
