@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -81,6 +82,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    """One per core for the whole run, as the peers' processes are."""
+    return concurrent.futures.ThreadPoolExecutor(cores())
+
+
 @dataclasses.dataclass(frozen=True)
 class Batched:
     """A jitted function of a batch, compiled for one part per core.
@@ -99,9 +106,8 @@ class Batched:
 
     def all_cores(self) -> Any:
         """All parts at once."""
-        with concurrent.futures.ThreadPoolExecutor(len(self.parts)) as pool:
-            found = pool.map(lambda part: jax.block_until_ready(self.compiled(*part)), self.parts)
-            return self._join(list(found))
+        run = _threads().map(lambda part: jax.block_until_ready(self.compiled(*part)), self.parts)
+        return self._join(list(run))
 
     def _join(self, found: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.count], *found)

@@ -182,7 +182,8 @@ def _take(array: Array, which: Int[Array, "*batch"]) -> Array:
     """One entry per place of the batch, out of the axis before it."""
     lead = array.ndim - which.ndim
     index = which.reshape(*[1] * lead, *which.shape)
-    return jnp.take_along_axis(array, index, axis=lead - 1).squeeze(lead - 1)
+    found = jnp.take_along_axis(array, index, axis=lead - 1, mode="promise_in_bounds")
+    return found.squeeze(lead - 1)
 
 
 def _refute(
@@ -228,7 +229,8 @@ def _gather(rays: Rays, most: int) -> Rays:
 
     def keep(array):
         lead = array.ndim - which.ndim
-        return jnp.take_along_axis(array, which.reshape(*[1] * lead, *which.shape), axis=lead)
+        index = which.reshape(*[1] * lead, *which.shape)
+        return jnp.take_along_axis(array, index, axis=lead, mode="promise_in_bounds")
 
     return Rays(
         keep(rays.ray), exists, keep(rays.tight), keep(rays.prices), rays.refutation, rays.size

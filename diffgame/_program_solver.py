@@ -12,8 +12,8 @@ from ._row_solver import solve_by_rows
 _STATES = 3
 _ROWS = 10
 _COLUMNS = 256
-# With more rows in all interior points need less time.
-_ALL_ROWS = 64
+# With more rows in all interior points need less time; with sums there is a start without search.
+_ALL_ROWS, _ALL_ROWS_WITH_SUMS = 64, 100
 
 
 def are_few(blocks: int, inequalities: int, states: int, slacks: int = 0) -> bool:
@@ -36,6 +36,7 @@ def solve_linear_program(
     few = few and len(program.target) <= _ROWS
     if rays is not None or few:
         return solve_by_rays(program, rays)
-    if len(program.target) + blocks * inequalities <= _ALL_ROWS:
+    most = _ALL_ROWS if program.sums is None else _ALL_ROWS_WITH_SUMS
+    if len(program.target) + blocks * inequalities <= most:
         return solve_by_rows(program)
     return solve_by_interior_point(program)

@@ -82,11 +82,12 @@ def _start(columns: Columns, first: int, rays: int) -> Start:
     entry, below, cost = jnp.zeros((0, lanes)), matrix[first:, :0], jnp.zeros((0, lanes))
     if first:
         basic, chosen = _own_columns(columns, first)
-        picked = jnp.take_along_axis(matrix, chosen[None], axis=1)
+        picked = jnp.take_along_axis(matrix, chosen[None], axis=1, mode="promise_in_bounds")
         picked = jnp.where(basic[None], picked, 0)
         entry = jnp.where(basic, jnp.stack([picked[row, row] for row in range(first)]), 1)
         below = picked[first:]
-        cost = jnp.where(basic, jnp.take_along_axis(columns.slack_cost, chosen, axis=0), 0)
+        cost = jnp.take_along_axis(columns.slack_cost, chosen, axis=0, mode="promise_in_bounds")
+        cost = jnp.where(basic, cost, 0)
     left = what_is_left(columns.target, basic, entry, below)
     met, slack, size = find_slacks(columns.slack_cost[rays:], matrix[first:, rays:], left)
     return Start(

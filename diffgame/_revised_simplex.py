@@ -132,7 +132,10 @@ def pivot(columns: Columns, basis: Basis, max_pivots: int) -> Basis:
     on = basis.on & improves & jnp.isfinite(limit) & (basis.pivots < max_pivots)
     here = (jnp.arange(rows + 2)[:, None] == leaving[None]) & on[None]
     size = jnp.where(on, take(divisor, leaving), 1)
-    row = jnp.take_along_axis(work, leaving[None, None], axis=0)[0] / size[None]
+    row = (
+        jnp.take_along_axis(work, leaving[None, None], axis=0, mode="promise_in_bounds")[0]
+        / size[None]
+    )
     factor = jnp.where(here, image - 1, image) * on[None]
     return Basis(
         work - factor[:, None] * row[None],
@@ -163,7 +166,8 @@ def refine(columns: Columns, basis: Basis) -> Vertex:
     prices = prices[:rows]
     reduced = columns.reduce_costs(prices, feasible | True)
     count = len(reduced)
-    own = jnp.take_along_axis(reduced, jnp.minimum(basis.index, count - 1), axis=0)
+    inside = jnp.minimum(basis.index, count - 1)
+    own = jnp.take_along_axis(reduced, inside, axis=0, mode="promise_in_bounds")
     own = jnp.where(basis.index < count, own, 0)
     prices = prices + jnp.sum(inverse * own[:, None], axis=0)
     x, z, _ = columns.spread(basis.index, values)

@@ -36,7 +36,8 @@ def _start(columns: Columns) -> Start:
         block = jnp.min(jnp.where(costs <= cheapest[None], numbers, blocks - 1), axis=0)
         basic = jnp.isfinite(cheapest) & (columns.target[:states] >= 0)
         cost = jnp.where(basic, cheapest, 0)
-        entry = jnp.where(basic, jnp.take_along_axis(columns.sums, block, axis=0), 1)
+        entry = jnp.take_along_axis(columns.sums, block, axis=0, mode="promise_in_bounds")
+        entry = jnp.where(basic, entry, 1)
         chosen = block * states + jnp.arange(states)[:, None]
         used = (block[None] == numbers) & basic[None]
         coupled = jnp.sum(jnp.where(used[None], columns.coupling, 0), axis=1)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 def take(array: Float[Array, "*lead n lanes"], place: Int[Array, " lanes"]):
     """One entry per lane of the axis before the last."""
     index = place.reshape(*[1] * (array.ndim - 1), -1)
-    return jnp.take_along_axis(array, index, axis=-2)[..., 0, :]
+    return jnp.take_along_axis(array, index, axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
 class Columns(eqx.Module):
@@ -104,7 +104,7 @@ class Columns(eqx.Module):
                 jnp.minimum(column, x - 1),
             )
             places = ties + block[None] * inequalities + jnp.arange(inequalities)[:, None]
-            taken = jnp.take_along_axis(work, places[None], axis=1)
+            taken = jnp.take_along_axis(work, places[None], axis=1, mode="promise_in_bounds")
             for k in range(inequalities):
                 is_own = (number >= 0) & (number % inequalities == k)
                 entry = jnp.where(column < x, mine[k], jnp.where(is_own, -1.0, 0.0))
