@@ -20,7 +20,14 @@ from ._conversation_audit import (
 from ._equilibrium_values import equilibrium_values
 from ._file import MarketFile
 from ._market import Market
-from ._search import MarketEquilibrium, MarketStatus, SearchResult, find_equilibria, prepare_search
+from ._search import (
+    Annealed,
+    MarketEquilibrium,
+    MarketStatus,
+    begin_search,
+    finish_search,
+    prepare_search,
+)
 from ._typed_tables import TypedTables, typed_tables
 from ._value import full_information, uninformed
 from ._worst_case import worst_case_losses
@@ -142,19 +149,14 @@ def _equilibrium(file: MarketFile, labels: Sequence[str], end: MarketEquilibrium
 def _mode(
     file: MarketFile,
     market: Market,
+    annealed: Annealed,
     labels: Sequence[str],
     settings: AuditSettings,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     progress("worst-case certificate")
     worst = jax.tree.map(np.asarray, _worst_cases(market))
-    found: SearchResult = find_equilibria(
-        market,
-        starts=settings.starts,
-        seed=settings.seed,
-        tolerance=settings.tolerance,
-        progress=progress,
-    )
+    found = finish_search(annealed, settings.tolerance, progress)
     babbling = found.babbling
     silent = {MarketStatus.certified: True, MarketStatus.exploitable: False}
     certified = [e for e in found.equilibria if e.status is MarketStatus.certified]
@@ -267,18 +269,28 @@ def audit_market(
         return _audit_conversation(file, settings, progress)
     market = market_of(file)
     markets = {"personalized": market, "anonymous": market.anonymous()}
+    for mode in settings.modes:
+        prepare_search(markets[mode], settings.starts, settings.seed)
     _user_facts.prepare(market)
-    if "personalized" in settings.modes:
-        _ranges.prepare(market)
     for mode in settings.modes:
         _worst_cases.prepare(markets[mode])
-        prepare_search(markets[mode], settings.starts, settings.seed)
+    if "personalized" in settings.modes:
+        _ranges.prepare(market)
+    # All at once, beside all else: annealing is most of the work.
+    annealed = {
+        mode: begin_search(markets[mode], settings.starts, settings.seed) for mode in settings.modes
+    }
     facts = jax.tree.map(np.asarray, _user_facts(market))
     (full, none, distances), strong = facts
     report = _facts(file, settings, full, none, distances, strong)
     if "personalized" in settings.modes:
         mode = _mode(
-            file, market, file.users, settings, lambda text: progress(f"personalized: {text}")
+            file,
+            market,
+            annealed["personalized"],
+            file.users,
+            settings,
+            lambda text: progress(f"personalized: {text}"),
         )
         low, high, complete = map(np.asarray, _ranges(market))
         ranges = [
@@ -300,6 +312,7 @@ def audit_market(
         report["anonymous"] = _mode(
             file,
             markets["anonymous"],
+            annealed["anonymous"],
             [EVERYONE],
             settings,
             lambda text: progress(f"anonymous: {text}"),

@@ -247,6 +247,30 @@ def prepare_search(market: Market, starts: int, seed: int) -> None:
             settle_group.prepare(part, played_profiles(part), table)
 
 
+@dataclasses.dataclass(frozen=True)
+class Annealed:
+    """A search whose starts are annealed; `tables` may still be on their way.
+
+    `names`: of the starts. `groups`: the users of every observation. `ranges`: of the providers'
+    payoffs.
+    """
+
+    market: Market
+    groups: list[np.ndarray]
+    names: list[str]
+    key: Array
+    ranges: Array
+    tables: Array
+
+
+def begin_search(market: Market, starts: int, seed: int) -> Annealed:
+    """Anneal from babbling, full revelation and random starts, without waiting for the end."""
+    groups, market = _group(market), _with_enough_messages(market)
+    names = ["babbling", "full revelation", *(f"random {n}" for n in range(1, starts + 1))]
+    key, posted, ranges = _begin(market, np.asarray(seed), starts)
+    return Annealed(market, groups, names, key, ranges, smooth(market, posted))
+
+
 def find_equilibria(
     market: Market,
     *,
@@ -279,13 +303,18 @@ def find_equilibria(
             f"find_equilibria: the market is in {market.prior.dtype}; certificates need float64: "
             'set jax.config.update("jax_enable_x64", True) before making it.'
         )
-    labels, groups = np.asarray(market.observation), _group(market)
-    actions = market.utility.shape[1]
-    market = _with_enough_messages(market)
-    names = ["babbling", "full revelation", *(f"random {n}" for n in range(1, starts + 1))]
-    progress(f"annealing {len(names)} starts")
-    key, posted, ranges = _begin(market, np.asarray(seed), starts)
-    tables = np.asarray(smooth(market, posted))
+    return finish_search(begin_search(market, starts, seed), tolerance, progress)
+
+
+def finish_search(
+    annealed: Annealed, tolerance: float, progress: Callable[[str], None]
+) -> SearchResult:
+    """Settle and assess what was annealed; see `find_equilibria`."""
+    market, groups, names = annealed.market, annealed.groups, list(annealed.names)
+    labels, actions = np.asarray(market.observation), market.utility.shape[1]
+    starts = len(names)
+    progress(f"annealing {starts} starts")
+    tables = np.asarray(annealed.tables)
     pieces: list[Piece] = []
     single = [int(group[0]) for group in groups if len(group) == 1]
     settled: dict[int, Settled] = {}
@@ -313,23 +342,23 @@ def find_equilibria(
             extra = np.stack([profile.probability[:, label] for profile in plain])
             table = jnp.asarray(np.concatenate([tables[:, :, label], extra]))
             crowd = part.anonymous().with_messages(market.messages)
-            ends = settle_crowd(crowd, table, jax.random.split(key, len(table)))
+            ends = settle_crowd(crowd, table, jax.random.split(annealed.key, len(table)))
             pieces.append(_crowd_piece(part, ends, group))
     names += ["babbling, as posted", "full revelation, as posted"]
     if len(single) == len(groups):
         names += ["exact worst", "exact best"]
-    scale = np.asarray(ranges)
+    scale = np.asarray(annealed.ranges)
     found = [
         assemble(market, labels, pieces, start, name, tolerance * scale)
         for start, name in enumerate(names)
     ]
-    early = np.sum([piece.smooth[: starts + 2] for piece in pieces], axis=0)
+    early = np.sum([piece.smooth[:starts] for piece in pieces], axis=0)
     done = np.isfinite(early) & (early >= 0) & (early <= tolerance * scale)
     mass = np.asarray(market.mass)
     searched = [
         end
         for place, end in enumerate(found)
         # Profiles as posted were not searched for: they count where they happen to stand.
-        if place < starts + 2 or end.status is not MarketStatus.exploitable
+        if place < starts or end.status is not MarketStatus.exploitable
     ]
-    return SearchResult(searched, found[starts + 2], int(np.sum(np.all(done, axis=1))), mass)
+    return SearchResult(searched, found[starts], int(np.sum(np.all(done, axis=1))), mass)
