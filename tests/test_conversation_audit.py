@@ -183,6 +183,7 @@ def opposed_users():
     return contents([first, second], both, [0.5, 0.5], protocol=Protocol(2, 2, 3))
 
 
+@pytest.mark.campaign
 def test_opposed_users_who_talk_may_still_be_told_nothing():
     """E1 in public: no menu breaks babbling, and the certificate is attained."""
     file = opposed_users()
@@ -407,6 +408,7 @@ def test_equal_branches_are_one():
     assert place.tolist() == [0, 1, 0]
 
 
+@pytest.mark.campaign
 def test_each_user_may_have_her_own_worst_menu():
     """A user whose providers both want her to be told nothing, one whose allies tell her all."""
     # Nobody wants the third action.

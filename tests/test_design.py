@@ -108,6 +108,7 @@ def welfare_of_noisy_users(equilibrium, toll):
     return time_saved(equilibrium, toll) - jnp.sum(choice * jnp.log(choice)) / 4
 
 
+@pytest.mark.campaign
 def test_toll_for_noisy_users_is_the_marginal_cost_of_congestion():
     found = design(
         welfare_of_noisy_users,

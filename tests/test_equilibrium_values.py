@@ -313,6 +313,7 @@ def solve_monopoly(prior, utility, objective):
     return equilibrium_values(prior, utility, objective[None])
 
 
+@pytest.mark.campaign
 def test_a_monopolist_gives_the_values_of_its_optima():
     cases = [(COURT, np.eye(2), CONVICT)]
     for seed in range(15):

@@ -195,7 +195,8 @@ def small_markets(count):
     return [np.stack(part) for part in zip(*cases, strict=True)]
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("count", [200])
 def test_no_pair_of_policies_on_a_grid_is_a_worse_equilibrium(count):
     *markets, starts = small_markets(count)
     grid = np.broadcast_to(grid_tables(), (count, *grid_tables().shape))

@@ -182,7 +182,9 @@ def test_too_few_steps_are_said():
     assert not found.check.certified
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 2), pytest.param((3, 2, 2, 2), marks=pytest.mark.campaign)], ids=str
+)
 def test_derivatives_agree_with_finite_differences(shape):
     random = np.random.default_rng(5)
     tables, change = jnp.asarray(random.normal(size=(2, *shape)))

@@ -48,6 +48,7 @@ def judges_market():
     return Market(np.array([0.7, 0.3]), utility, objective, np.ones(2))
 
 
+@pytest.mark.campaign
 def test_opposed_users_get_nothing_at_worst_and_everything_at_best():
     found = find_menu_extremes(opposed_market(), starts=STARTS)
     assert (found.worst.status.value, found.best.status.value) == ("certified", "certified")

@@ -151,6 +151,7 @@ def as_conversation(branches):
     return [first, last]
 
 
+@pytest.mark.campaign
 def test_hill_climbing_over_two_rounds_never_beats_the_best_menu():
     """One user with two types, 2 messages a side: enough of both. The menu itself is a policy."""
     games = [random_game(seed, 1, 2, 2, 2, providers=1)[:4] for seed in range(12)]

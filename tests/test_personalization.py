@@ -65,6 +65,7 @@ def test_the_true_worst_loss_is_0_then_2_then_0_where_the_certificate_falls(thir
     print(*rows, sep="\n")
 
 
+@pytest.mark.campaign
 def test_noise_at_its_ends_gives_the_curve_of_anonymous_and_personalized_users(third_user):
     market, curve, _ = third_user
     noise = [noisy_labels([0, 1, 2], accuracy) for accuracy in (1 / 3, 1.0)]
@@ -109,6 +110,7 @@ def both_convict(market):
     )  # fmt: skip
 
 
+@pytest.mark.campaign
 def test_twins_of_a_monopolist_hurt_users_less_in_public_than_one_by_one():
     """G1, first example: worst losses .4 anonymous, .6 personalized; certificates .6, .6.
 

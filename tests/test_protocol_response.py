@@ -213,7 +213,7 @@ def listed_plans(protocol, actions, captured):
 
 
 @pytest.mark.parametrize(
-    "seed", [6, *(pytest.param(s, marks=CAMPAIGN) for s in range(6))], ids="seed={}".format
+    "seed", [pytest.param(s, marks=CAMPAIGN) for s in range(7)], ids="seed={}".format
 )
 def test_two_rounds_equal_highs_and_no_other_plan_gives_more(seed):
     """Three users, two questions, two answers."""
@@ -354,7 +354,7 @@ def test_a_second_round_replaces_a_branch(rounds, programs, expected):
 
 
 @pytest.mark.parametrize(
-    "seed", [5, *(pytest.param(s, marks=CAMPAIGN) for s in (0, 1, 4, 8))], ids="seed={}".format
+    "seed", [pytest.param(s, marks=CAMPAIGN) for s in (0, 1, 4, 5, 8)], ids="seed={}".format
 )
 def test_enough_messages_make_it_the_best_menu(seed):
     """Two pairs, three actions: rounds and messages beyond (1, 2, 3) add nothing, fewer cost."""

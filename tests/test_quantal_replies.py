@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffgame.market import Market, MarketStatus, babbling
 from diffgame.market._quantal import certify_quantal
@@ -17,6 +18,7 @@ OPPOSED = Market(
 ).with_messages(3)
 
 
+@pytest.mark.campaign
 def test_replies_to_babbling_end_where_nobody_gains():
     start = babbling(OPPOSED)
     assert certify_quantal(OPPOSED, start, 0.2).lower.max() > 0.01

@@ -32,6 +32,7 @@ def test_the_table_over_temperature_of_a_prosecutor_and_a_defender():
     assert losses[-1] <= 0.06
 
 
+@pytest.mark.campaign
 def test_best_replies_certify_what_gradients_leave_exploitable():
     wants = jnp.stack([CONVICTION, 1 - CONVICTION])[:, None]
     market = Market(np.array([0.7, 0.3]), JUDGE[None], wants, np.ones(1))
