@@ -136,6 +136,14 @@ def test_the_set_can_be_disconnected():
     np.testing.assert_allclose(found.intervals, [[11 / 7] * 2, [2, 2]], rtol=0, atol=1e-8)
 
 
+def test_full_information_may_be_alone_whatever_the_shape():
+    """Without padding no frontier bends between the two values: one cell has both at its ends."""
+    values = jax.jit(equilibrium_values)(*disconnected(), 0.0, np.ones(3, bool))
+    found = unpack(values)
+    assert found.complete
+    np.testing.assert_allclose(found.intervals, [[11 / 7] * 2, [2, 2]], rtol=0, atol=1e-8)
+
+
 def test_actions_that_are_never_played_are_left_out():
     # Her third action is optimal with the first one or not at all: ties keep her from it.
     mu, u, U = disconnected()

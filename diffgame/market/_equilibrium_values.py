@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 from .._loop import while_lanes
 from ._frontier import Frontier, best_for_user, find_frontiers
 from ._segment import Segment, make_segment, unit_utility
-from ._standing import NARROW, POINT, Outcomes, advance, cross, list_outcomes, stand
+from ._standing import NARROW, POINT, RESOLUTION, Outcomes, advance, cross, list_outcomes, stand
 
 _STEPS = 200
 
@@ -85,13 +85,15 @@ def _walk_on(given: tuple[Outcomes, Array, Array], walk: _Walk) -> _Walk:
     standing = stand(outcomes, walk.value, walk.down, delta)
     # With competition full information is an equilibrium whatever its program says.
     known = (len(outcomes.payoffs) > 1) & (walk.value >= full - NARROW)
-    stays = known | standing.stays
     value = jnp.where(known, full, standing.value)
     signal = jnp.where(known, last, standing.signal)
     # Down: the interval ends at the first place that stays, at the latest where it began.
     bottom = jnp.argmax(jnp.where(breaks < walk.top - NARROW, breaks, -jnp.inf))
     lower = breaks[bottom], standing.ceiling[bottom]
     back = jnp.maximum(cross(lower, (walk.value, standing.here), standing.level), walk.low)
+    # It may be alone: what holds just below full information is for the program to say.
+    beside = ~walk.down | (back >= walk.top - RESOLUTION)
+    stays = standing.stays | (known & beside)
     ends = walk.down & (stays | (back <= walk.low + POINT))
     # Up: an interval begins; it may also go on from the cell that has just been left.
     begins = ~walk.down & stays
@@ -135,10 +137,7 @@ def equilibrium_segment(
     """The segment of one user, with her utility and the providers' payoffs from her from 0 to 1."""
     unit, _ = unit_utility(utility[None])
     payoff, _ = unit_utility(objective)
-    segment = make_segment(prior, unit, payoff[:, None], jnp.ones(1))
-    if playable is not None:
-        segment = eqx.tree_at(lambda segment: segment.playable, segment, playable)
-    return segment
+    return make_segment(prior, unit, payoff[:, None], jnp.ones(1), playable=playable)
 
 
 def nearest_equilibrium(

@@ -177,15 +177,15 @@ def _playable_by_programs(
     return jnp.where(jnp.any(possible), (margins > MARGIN) & (shortfalls <= MARGIN), first)
 
 
-def make_segment(prior, utility, objective, mass, profiles=None) -> Segment:
-    """A segment of users with their playable profiles; arrays as in `Market`."""
+def make_segment(prior, utility, objective, mass, profiles=None, playable=None) -> Segment:
+    """A segment of users with their playable profiles, or those given; arrays as in `Market`."""
     if profiles is None:
         profiles = action_profiles(utility.shape[0], utility.shape[1])
     profiles = jnp.asarray(profiles)
     rays = _rays(prior, utility, profiles)
-    if rays is None:
-        playable = _playable_by_programs(prior, utility, profiles)
-    else:
+    if playable is None and rays is not None:
         playable = _leads(prior, utility, profiles, rays)
-        rays = rays.only(playable)
+    elif playable is None:
+        playable = _playable_by_programs(prior, utility, profiles)
+    rays = None if rays is None else rays.only(playable)
     return Segment(prior, utility, objective, mass, profiles, playable, rays)

@@ -16,7 +16,7 @@ NARROW = 1e-8  # cells narrower than this are left to their neighbours
 POINT = 1e-9  # places nearer than this are one
 _MISSED = 1e-9  # a provider that misses its frontier by less stays
 _FEASIBLE = 1e-9  # constraints violated by less are met
-_RESOLUTION = 1e-7  # how exactly the ends of the set are known at worst
+RESOLUTION = 1e-7  # how exactly the ends of the set are known at worst
 # Missing a value has a price per unit, so that multipliers stay bounded at the ends. Where delta
 # counts as no gain, a value may be missed by delta / price.
 _PRICE = 10.0, 1e5
@@ -140,7 +140,7 @@ def stand(outcomes: Outcomes, value: Scalar, below: Bool[Array, ""], delta: Scal
     sound = (lead >= -delta - _MISSED) & obeyed
     stays = sound & (jnp.abs(reached - value) <= POINT)
     leaves = ~stays & (here < level) & (optimum.dual_violation <= _FEASIBLE)
-    close = sound & (jnp.abs(reached - value) <= _RESOLUTION)
+    close = sound & (jnp.abs(reached - value) <= RESOLUTION)
     return Standing(
         reached,
         signal,
