@@ -29,7 +29,7 @@ from ._harness import (
 from .market_programs import PARTS, compare_one, compare_programs, share
 
 EXPLOITABILITY = 1e-6
-_CHUNK = 512
+_CHUNK = 256
 
 
 def random_markets(markets: int, users: int, seed: int = 0):
