@@ -29,6 +29,7 @@ from diffgame._certificate import _certify
 from diffgame._interior_point import solve_by_interior_point
 from diffgame._linear_program import LinearProgram
 from diffgame._ray_solver import solve_by_rays
+from diffgame._row_solver import solve_by_rows
 from diffgame.batch import _search
 from diffgame.batch._source import Made
 from diffgame.finite import (
@@ -244,7 +245,8 @@ def programs() -> dict[str, tuple[Callable, Any]]:
         "certify, Concave users": (_examine, _linear()),
         **{f"solve_many: {step}": _lanes(step) for step in ("begin", "advance", "examine")},
         "linear program, interior points": _plain_programs(solve_by_interior_point),
-        "linear program, simplex": _plain_programs(solve_by_rays),
+        "linear program, rays": _plain_programs(solve_by_rays),
+        "linear program, rows": _plain_programs(solve_by_rows),
         "linear program, persuasion": _persuasion(),
         **_market_programs(),
         **{f"finite: {name}": (_of_games(solver), (table,)) for name, solver in finite.items()},

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import lowering
 
-SHOWN = ("pseudogradient, chunk", "finite: lemke_howson", "linear program, simplex")
+SHOWN = ("pseudogradient, chunk", "finite: lemke_howson", "linear program, rows")
 
 
 @pytest.fixture(scope="module")
