@@ -75,7 +75,8 @@ def find_slacks(
     """For each row a column of this row alone that costs nothing and whose sign fits, if any."""
     count = len(cost)
     alone = (jnp.sum(matrix != 0, axis=0) == 1) & (cost == 0)
-    fits = jnp.where(right[:, None] < 0, matrix < 0, matrix > 0) & alone[None]
+    # Its value is right / matrix.
+    fits = alone[None] & (matrix != 0) & (right[:, None] * matrix >= 0)
     places = jnp.where(fits, jnp.arange(count)[None, :, None], count)
     place = jnp.min(places, axis=1, initial=count)
     entry = jnp.sum(jnp.where(places == place[:, None], matrix, 0), axis=1)
@@ -132,10 +133,8 @@ def pivot(columns: Columns, basis: Basis, max_pivots: int) -> Basis:
     on = basis.on & improves & jnp.isfinite(limit) & (basis.pivots < max_pivots)
     here = (jnp.arange(rows + 2)[:, None] == leaving[None]) & on[None]
     size = jnp.where(on, take(divisor, leaving), 1)
-    row = (
-        jnp.take_along_axis(work, leaving[None, None], axis=0, mode="promise_in_bounds")[0]
-        / size[None]
-    )
+    row = jnp.take_along_axis(work, leaving[None, None], axis=0, mode="promise_in_bounds")[0]
+    row = row / size[None]
     factor = jnp.where(here, image - 1, image) * on[None]
     return Basis(
         work - factor[:, None] * row[None],
@@ -164,7 +163,7 @@ def refine(columns: Columns, basis: Basis) -> Vertex:
     missing = columns.missing(*columns.spread(basis.index, values)) * feasible[None]
     values = jnp.maximum(values + jnp.sum(inverse * missing[None], axis=1), 0)
     prices = prices[:rows]
-    reduced = columns.reduce_costs(prices, feasible | True)
+    reduced = columns.reduce_costs(prices, jnp.ones_like(feasible))
     count = len(reduced)
     inside = jnp.minimum(basis.index, count - 1)
     own = jnp.take_along_axis(reduced, inside, axis=0, mode="promise_in_bounds")
