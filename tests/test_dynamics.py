@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffgame.market import Segment, meet
-from diffgame.market._dynamics import best_response_dynamics, propose, recommend
-from diffgame.market._segment import action_profiles, unit_utility
+from diffgame.market import Segment, exploitability, meet
+from diffgame.market._best_response import Exploitability
+from diffgame.market._dynamics import (
+    NEGLIGIBLE,
+    best_response_dynamics,
+    propose,
+    recommend,
+    settle_together,
+)
+from diffgame.market._segment import action_profiles, make_segment, unit_utility
 
 from . import oracle
 from .markets import random_market
@@ -131,3 +138,47 @@ def test_recommendations_of_several_users_are_profiles_of_their_actions():
     # First message: state 0 with probability .9; second: state 1 with .8; third: surely.
     assert told.tolist()[5] == pytest.approx([0.9, 0.1])
     assert told.tolist()[7] == pytest.approx([0.1, 0.9])
+
+
+def two_users(mu, us, U, mass):
+    """A segment of the shares of each provider's payoffs, all of whose signals babble."""
+    segment = make_segment(mu, us, U / len(us), mass)
+    silent = recommend(segment, jnp.ones((len(mu), 1)))
+    return segment, jnp.broadcast_to(silent, (len(U), *silent.shape))
+
+
+def test_of_what_is_proposed_the_first_that_nobody_leaves_is_kept():
+    """Against all proposals assessed at once; else the one that is left for the least."""
+
+    @jax.jit
+    @jax.vmap
+    def both(*market):
+        segment, silent = two_users(*market)
+        _, gains = settle_together(segment, silent)
+        proposals = propose(segment, silent)
+        upper = jax.vmap(lambda *own: exploitability(segment, meet(segment, *own)).upper)(
+            *proposals
+        )
+        return jnp.max(gains.upper), jnp.max(upper, axis=1)
+
+    markets = [random_market(seed, 2, 2, 2, 2) for seed in range(40)]
+    markets = [(mu, us, U, np.ones(2)) for mu, _, us, U in markets]
+    kept, proposed = map(np.asarray, both(*map(np.stack, zip(*markets, strict=True))))
+    stands = proposed <= NEGLIGIBLE
+    first = np.take_along_axis(proposed, stands.argmax(axis=1)[:, None], axis=1)[:, 0]
+    expected = np.where(stands.any(axis=1), first, proposed.min(axis=1))
+    wrong = np.flatnonzero(np.abs(kept - expected) > 1e-9)
+    assert len(wrong) == 0, f"seeds {wrong}"
+    assert np.any(stands[:, 0])
+    assert np.any(~stands[:, 0])
+
+
+def test_lower_bounds_are_kept_where_no_upper_bound_is_finite(monkeypatch):
+    unbounded = Exploitability(jnp.array([0.25, 0.5]), jnp.full(2, jnp.inf))
+    monkeypatch.setattr(
+        "diffgame.market._dynamics.exploitability", lambda segment, meeting: unbounded
+    )
+    mu, mass, us, U = random_market(0, 2, 2, 2, 2)
+    _, gains = settle_together(*two_users(*map(jnp.asarray, (mu, us, U, mass))))
+    assert gains.lower.tolist() == [0.25, 0.5]
+    assert np.all(np.isposinf(gains.upper))
