@@ -14,6 +14,7 @@ from ._ties import infinitesimals
 
 # Where rows and rays are of size one, a row that a ray meets by less than this is met exactly.
 _TIE = 1e-12
+_EQUAL = 1e-15
 # Rows that span a volume smaller than this do not determine a ray.
 _FLAT = 1e-13
 # Candidates are sifted when there are more than this many per ray that can exist.
@@ -195,7 +196,8 @@ def _refute(
     """The row that joined, less what the chosen ones are of it, leaves less than nothing."""
     least = jnp.min(missed, axis=0)
     numbers = jnp.arange(len(missed)).reshape(-1, *[1] * least.ndim)
-    which = jnp.min(jnp.where(missed <= least[None], numbers, len(missed) - 1), axis=0)
+    # Computed again, they may differ by a rounding error.
+    which = jnp.min(jnp.where(missed <= least[None] + _EQUAL, numbers, len(missed) - 1), axis=0)
     last = _take(joined, which)
     row = _take(rows.swapaxes(0, 1), last)
     weights = [

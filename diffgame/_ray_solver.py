@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from ._extreme_rays import Rays, rays_of_lanes
 from ._lanes import over_last
 from ._linear_program import Dual, LinearProgram, Primal
-from ._revised_simplex import ZERO, Start, find_slacks, least, minimise, what_is_left
+from ._revised_simplex import EACH, ZERO, Start, find_slacks, least, minimise, what_is_left
 from ._simplex_columns import Columns
 
 _LANES = 64
@@ -115,7 +115,7 @@ def _within(program: LinearProgram, rays: Rays, rows: Array) -> Float[Array, "bl
     multipliers = [sum(price[s] * left[s, None] for s in range(states)) for price in rays.prices]
     worst = functools.reduce(jnp.minimum, multipliers)
     worst = jnp.where(rays.exists, worst, -jnp.inf)
-    best = worst >= jnp.max(worst, axis=0, keepdims=True)
+    best = worst >= jnp.max(worst, axis=0, keepdims=True) - EACH
     best = rays.exists & best & (jnp.cumsum(best, axis=0) == 1)
     needed = jnp.maximum(0, -jnp.min(left, axis=0))
     found = []

@@ -11,14 +11,22 @@ from ._ties import infinitesimals
 # Where rows, columns and costs are of size one: below this a number is rounding.
 ZERO = 1e-11
 _SMALLEST_PIVOT = 1e-9
-_EACH = 1e-14
+EACH = 1e-14
+# Right-hand sides are shifted by so much, each by another multiple: no two rows ever tie, though
+# what would tie is known to rounding errors only.
+_SHIFT = 1e-11
 
 
-def least(values: Float[Array, "n lanes"]):
-    """The least value and its first place: a reduction to pairs would be many times slower."""
+def least(values: Float[Array, "n lanes"], error: Float[Array, " lanes"] | float = EACH):
+    """The least value and the first place that has it but for an error.
+
+    A reduction to pairs would be many times slower. XLA may compute the values once for the least
+    and again for its place, with other rounding errors: without allowance none might be equal.
+    """
     n = len(values)
     found = jnp.min(values, axis=0)
-    place = jnp.min(jnp.where(values <= found[None], jnp.arange(n)[:, None], n), axis=0)
+    enough = (found + error)[None]
+    place = jnp.min(jnp.where(values <= enough, jnp.arange(n)[:, None], n), axis=0)
     return found, jnp.minimum(place, n - 1)
 
 
@@ -44,7 +52,7 @@ class Basis(eqx.Module):
     """Which columns are basic, and the inverse of their matrix.
 
     - `work`: a row per basic variable, then the prices of the second and of the first phase. In a
-        row come the inverse, the value of the variable, and a second value that decides ties.
+        row come the inverse, the shifted value of the variable, and what a unit of shift is of it.
     - `index`: of columns; those after the last are artificial, one per row.
     """
 
@@ -93,9 +101,9 @@ def begin(columns: Columns, start: Start) -> Basis:
     inverse = jnp.eye(rows)[:, :, None] / entry[None]
     below = -start.below / entry[None, :first] / entry[first:, None]
     inverse = inverse.at[first:, :first].set(below)
-    tie = jnp.broadcast_to(jnp.asarray(infinitesimals(rows))[:, None], (rows, lanes))
-    value = (start.right / entry)[:, None]
-    body = jnp.concatenate([inverse, value, tie[:, None]], axis=1)
+    shift = jnp.broadcast_to(jnp.asarray(infinitesimals(rows))[:, None], (rows, lanes))
+    value = start.right / entry + _SHIFT * shift
+    body = jnp.concatenate([inverse, value[:, None], shift[:, None]], axis=1)
     second = jnp.zeros((rows + 2, lanes)).at[:first].set(start.cost / entry[:first])
     artificial = ~start.basic
     phase_one = jnp.sum(jnp.where(artificial[:, None], body, 0), axis=0)
@@ -109,15 +117,24 @@ def begin(columns: Columns, start: Start) -> Basis:
     )
 
 
+def _values(basis: Basis) -> Float[Array, "rows lanes"]:
+    """Of the basic variables, without the shift."""
+    rows = len(basis.index)
+    return basis.work[:rows, rows] - _SHIFT * basis.work[:rows, rows + 1]
+
+
+def _is_infeasible(basis: Basis) -> Bool[Array, " lanes"]:
+    return jnp.sum(jnp.where(basis.artificial, _values(basis), 0), axis=0) > ZERO
+
+
 def pivot(columns: Columns, basis: Basis, max_pivots: int) -> Basis:
-    """Dantzig's rule; among the rows that limit the step an infinitesimal perturbation decides."""
+    """Dantzig's rule, on shifted right-hand sides."""
     rows, work = len(basis.index), basis.work
-    value, tie = work[:rows, rows], work[:rows, rows + 1]
-    first = jnp.sum(jnp.where(basis.artificial, value, 0), axis=0) > ZERO
+    first = _is_infeasible(basis)
     prices = jnp.where(first[None], work[rows + 1, :rows], work[rows, :rows])
-    lowest, entering = least(columns.reduce_costs(prices, ~first))
     largest = jnp.max(jnp.abs(prices), axis=0)
-    improves = lowest < -_EACH * (100 + largest)
+    lowest, entering = least(columns.reduce_costs(prices, ~first), EACH / 2 * (1 + largest))
+    improves = lowest < -EACH * (100 + largest)
     # Of the column in terms of the basis; in the rows of prices, less what it costs.
     image = columns.image(entering, work).at[rows].add(-columns.price(entering))
     change = image[:rows]
@@ -125,11 +142,9 @@ def pivot(columns: Columns, basis: Basis, max_pivots: int) -> Basis:
     stays = basis.artificial & ~first[None]
     usable = (change > _SMALLEST_PIVOT) | (stays & (jnp.abs(change) > _SMALLEST_PIVOT))
     divisor = jnp.where(usable, change, 1)
-    ratio = jnp.where(usable, jnp.where(stays, 0, jnp.maximum(value, 0) / divisor), jnp.inf)
-    limit = jnp.min(ratio, axis=0)
-    tied = usable & (ratio <= (limit + ZERO * (1 + limit))[None])
-    second = jnp.where(tied, jnp.where(stays, -jnp.inf, tie / divisor), jnp.inf)
-    _, leaving = least(second)
+    ratio = jnp.where(stays, -1, jnp.maximum(work[:rows, rows], 0) / divisor)
+    ratio = jnp.where(usable, ratio, jnp.inf)
+    limit, leaving = least(ratio, ZERO / 100 * jnp.abs(jnp.min(ratio, axis=0)))
     on = basis.on & improves & jnp.isfinite(limit) & (basis.pivots < max_pivots)
     here = (jnp.arange(rows + 2)[:, None] == leaving[None]) & on[None]
     size = jnp.where(on, take(divisor, leaving), 1)
@@ -157,9 +172,8 @@ class Vertex(eqx.Module):
 def refine(columns: Columns, basis: Basis) -> Vertex:
     """One step of iterative refinement: rounding errors of the pivots go."""
     rows = len(basis.index)
-    inverse, values, prices = basis.work[:rows, :rows], basis.work[:rows, rows], basis.work[rows]
-    # An artificial variable that is left says that there is no feasible point.
-    feasible = jnp.sum(jnp.where(basis.artificial, values, 0), axis=0) <= ZERO
+    inverse, values, prices = basis.work[:rows, :rows], _values(basis), basis.work[rows]
+    feasible = ~_is_infeasible(basis)
     missing = columns.missing(*columns.spread(basis.index, values)) * feasible[None]
     values = jnp.maximum(values + jnp.sum(inverse * missing[None], axis=1), 0)
     prices = prices[:rows]

@@ -11,7 +11,7 @@ from ._revised_simplex import Basis, Start, begin, find_slacks, pivot, refine, w
 from ._simplex_columns import Columns
 
 # How many programs advance together, and how few of them may run on before new ones join.
-_WIDTH, _STAY = 24, 8
+_WIDTH, _STAY = 16, 5
 _MAX_PIVOTS = 2000
 
 
@@ -116,16 +116,16 @@ def _answer(search: _Search):
 
 def _solve_lanes(program: LinearProgram):
     count = program.target.shape[-1]
-    # Few widths, so that the functions are traced for few: a part is filled up.
-    width = min(_WIDTH, 2 ** (count - 1).bit_length())
-    fill = jnp.minimum(jnp.arange(max(count, width)), count - 1)
+    # One width and two passes at least: the functions are traced once, and XLA makes the same of
+    # them, so that numbers do not depend on the batch.
+    fill = jnp.minimum(jnp.arange(max(count, 2 * _WIDTH)), count - 1)
     answers = stream_lanes(
         _begin,
         lambda search: search.basis.on,
         _advance,
         _answer,
         jax.tree.map(lambda leaf: leaf[fill], lanes_first(program)),
-        width=width,
+        width=_WIDTH,
         stay=_STAY,
     )
     return lanes_last(jax.tree.map(lambda leaf: leaf[:count], answers))

@@ -75,3 +75,11 @@ def test_a_square_within_the_triangle_of_beliefs():
     expected = np.array([[1, 2, 4], [1, 2, 1], [2, 1, 2], [4, 2, 1]])
     expected = np.array(sorted((expected / expected.sum(axis=1, keepdims=True)).tolist()))
     assert np.allclose(found, expected, atol=1e-14)
+
+
+def test_rows_that_repeat_each_other_leave_every_ray():
+    """Rows 0 and 2 say again that x >= 0: of either only one counts, whichever is relaxed less."""
+    rows = jnp.array([[1.0, 0, 0], [1, 1, 2], [0, 0, 1], [2, 0, 1], [1, 0, 1]])
+    rays = find_rays(rows[None])
+    found = np.asarray(rays.ray[:, :, 0].T[rays.exists[:, 0]])
+    assert np.array_equal(np.unique(found, axis=0), np.eye(3)[::-1])
