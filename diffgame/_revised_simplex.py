@@ -14,7 +14,7 @@ _SMALLEST_PIVOT = 1e-9
 EACH = 1e-14
 # Right-hand sides are shifted by so much, each by another multiple: no two rows ever tie, though
 # what would tie is known to rounding errors only.
-_SHIFT = 1e-11
+_SHIFT = 1e-13
 
 
 def least(values: Float[Array, "n lanes"], error: Float[Array, " lanes"] | float = EACH):
