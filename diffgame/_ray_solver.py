@@ -10,7 +10,7 @@ from ._extreme_rays import Rays, rays_of_lanes
 from ._lanes import over_last
 from ._linear_program import Dual, LinearProgram, Primal
 from ._revised_simplex import EACH, ZERO, Start, find_slacks, least, minimise, what_is_left
-from ._simplex_columns import Columns
+from ._simplex_columns import Columns, largest
 
 _LANES = 64
 _MAX_PIVOTS = 200
@@ -22,11 +22,6 @@ class _Sizes(eqx.Module):
     rows: Float[Array, "rows lanes"]
 
 
-def _largest(array: Array, axis) -> Array:
-    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
-    return jnp.where(top > 0, top, 1)
-
-
 def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
     """Every ray and every slack as a column, rows and costs of size one; lanes last."""
     states, count, blocks, lanes = rays.ray.shape
@@ -35,7 +30,7 @@ def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
         """What a table [blocks, states, lanes] is worth along every ray."""
         return sum(table[None, :, s] * rays.ray[s] for s in range(states))
 
-    cost_size = _largest(program.cost if blocks else program.slack_cost[None], (0, 1))
+    cost_size = largest(program.cost if blocks else program.slack_cost[None], (0, 1))
     cost = jnp.where(rays.exists, along(program.cost) / cost_size[None, None], 1.0)
     coupled = [along(row) for row in program.coupling]
     if program.sums is not None:
@@ -43,7 +38,7 @@ def _columns(program: LinearProgram, rays: Rays) -> tuple[Columns, _Sizes]:
     matrix = jnp.stack(coupled) if blocks else jnp.zeros((len(program.target), count, 0, lanes))
     matrix = matrix.reshape(len(matrix), count * blocks, lanes)
     matrix = jnp.concatenate([matrix, program.slack_coupling], axis=1)
-    row_size = _largest(matrix, 1)
+    row_size = largest(matrix, 1)
     columns = Columns(
         jnp.zeros((0, states, lanes)),
         jnp.concatenate(

@@ -7,17 +7,21 @@ from jaxtyping import Array, Float, Int
 
 from ._lanes import lanes_first, lanes_last, over_last, stream_lanes
 from ._linear_program import Dual, LinearProgram, Primal
-from ._revised_simplex import Basis, Start, begin, find_slacks, pivot, refine, what_is_left
-from ._simplex_columns import Columns
+from ._revised_simplex import (
+    Basis,
+    Start,
+    begin,
+    find_slacks,
+    least,
+    pivot,
+    refine,
+    what_is_left,
+)
+from ._simplex_columns import Columns, largest
 
 # How many programs advance together, and how few of them may run on before new ones join.
 _WIDTH, _STAY = 16, 5
 _MAX_PIVOTS = 2000
-
-
-def _largest(array: Array, axis) -> Array:
-    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
-    return jnp.where(top > 0, top, 1)
 
 
 def _start(columns: Columns) -> Start:
@@ -31,15 +35,15 @@ def _start(columns: Columns) -> Start:
     if columns.sums is not None:
         fits = jnp.all(columns.within >= 0, axis=1) & (columns.sums > 0)[:, None]
         costs = jnp.where(fits, columns.cost, jnp.inf)
-        cheapest = jnp.min(costs, axis=0)
-        numbers = jnp.arange(blocks)[:, None, None]
-        block = jnp.min(jnp.where(costs <= cheapest[None], numbers, blocks - 1), axis=0)
-        basic = jnp.isfinite(cheapest) & (columns.target[:states] >= 0)
-        cost = jnp.where(basic, cheapest, 0)
+        _, block = least(costs.reshape(blocks, states * lanes))
+        block = block.reshape(states, lanes)
+        cost = jnp.take_along_axis(costs, block[None], axis=0, mode="promise_in_bounds")[0]
+        basic = jnp.isfinite(cost) & (columns.target[:states] >= 0)
+        cost = jnp.where(basic, cost, 0)
         entry = jnp.take_along_axis(columns.sums, block, axis=0, mode="promise_in_bounds")
         entry = jnp.where(basic, entry, 1)
         chosen = block * states + jnp.arange(states)[:, None]
-        used = (block[None] == numbers) & basic[None]
+        used = (block[None] == jnp.arange(blocks)[:, None, None]) & basic[None]
         coupled = jnp.sum(jnp.where(used[None], columns.coupling, 0), axis=1)
         own = jnp.where(used[:, None], columns.within, 0).reshape(surplus, states, lanes)
         below = jnp.concatenate([coupled, own])
@@ -75,14 +79,14 @@ class _Search(eqx.Module):
 @jax.jit
 def _begin(program: LinearProgram) -> _Search:
     blocks, _, states, lanes = program.within.shape
-    ties = [_largest(program.coupling, (1, 2))]
+    ties = [largest(program.coupling, (1, 2))]
     sums = None
     if program.sums is not None:
-        size = _largest(program.sums, 0)
+        size = largest(program.sums, 0)
         ties = [jnp.broadcast_to(size[None], (states, lanes)), *ties]
         sums = program.sums / size[None]
     costs = jnp.concatenate([program.cost.reshape(blocks * states, lanes), program.slack_cost])
-    sizes = _Sizes(_largest(costs, 0), _largest(program.within, 2), jnp.concatenate(ties))
+    sizes = _Sizes(largest(costs, 0), largest(program.within, 2), jnp.concatenate(ties))
     columns = Columns(
         program.cost / sizes.cost[None, None],
         program.slack_cost / sizes.cost[None],

@@ -11,6 +11,12 @@ def take(array: Float[Array, "*lead n lanes"], place: Int[Array, " lanes"]):
     return jnp.take_along_axis(array, index, axis=-2, mode="promise_in_bounds")[..., 0, :]
 
 
+def largest(array: Array, axis: int | tuple[int, ...]) -> Array:
+    """The size of the largest entries along an axis, 1 where all are 0."""
+    top = jnp.max(jnp.abs(array), axis=axis, initial=0.0)
+    return jnp.where(top > 0, top, 1)
+
+
 class Columns(eqx.Module):
     """Minimise cost @ x + slack_cost @ z under rows of the blocks and rows that tie them together.
 
