@@ -158,7 +158,17 @@ def _compile(
     flat.__name__ = f"{function.__name__}_{secrets.token_hex(8)}"
     lowered = jax.jit(flat).lower([_abstract(array) for array in arrays])
     compiled = lowered.compile(compiler_options=options)
+    _forget(flat.__name__)
     return compiled, skeletons[-1]
+
+
+def _forget(name: str) -> None:
+    """Remove from JAX's own cache what will never be asked for again."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            for path in Path(folder).glob(f"jit_{name}-*"):
+                path.unlink(missing_ok=True)
 
 
 def _save(path: Path, compiled: Any, skeleton: Any) -> None:

@@ -178,6 +178,8 @@ def test_programs_are_whole_where_jax_keeps_a_cache_of_its_own(tmp_path):
     }
     assert run_program(programs, **cache) == PRINTED
     assert list((tmp_path / "jax").iterdir())
+    # Under a name of its own it would stay there for ever.
+    assert not list((tmp_path / "jax").glob("*unit_utility*"))
     shutil.rmtree(programs)
     assert [run_program(programs, **cache) for _ in range(2)] == [PRINTED] * 2
 
