@@ -39,9 +39,10 @@ def shard_users(game: _Game, mesh: Mesh | None = None) -> _Game:
     Users are cut into 64 parts of equal size (with more than 64 devices, or with a number of them
     that does not divide 64: the least multiple of it above). One program plays one part, each
     device its own parts one after another, and the totals of the parts are added in one order. So
-    results are bitwise the same, on CPU, for 1, 2, 4, ..., 64 devices of one kind in any number of
-    processes; those of a game that is not sharded differ in rounding. What all users share (the
-    profile, a game's other arrays) is copied once per part.
+    results are bitwise the same, on CPU as XLA compiles by default, for 1, 2, 4, ..., 64 devices of
+    one kind in any number of processes; those of a game that is not sharded differ in rounding, and
+    so may those of any two numbers of devices under XLA_FLAGS that switch optimisations off. What
+    all users share (the profile, a game's other arrays) is copied once per part.
 
     **Arguments:**
 

@@ -66,7 +66,9 @@ print([part.hex() for part in sharded_users.in_bytes(found)], flush=True)
 
 
 def start(code: str, *arguments: object, flags: str = "") -> subprocess.Popen[str]:
-    environment = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"}
+    # The compiler as users have it: which products round into sums is its choice, and without
+    # optimisation it may choose otherwise for one device than for two.
+    environment = os.environ | {"XLA_FLAGS": flags}
     command = [sys.executable, "-c", code, str(Path(__file__).parent), *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
