@@ -1,5 +1,10 @@
-"""How long a whole `diffgame audit` takes: the first run of all, and the runs after it."""
+"""How long a whole `diffgame audit` takes: the first run of all, and the runs after it.
 
+Tracing, lowering and XLA are what JAX reports of the process, added over its threads: while one
+traces, the other waits for the interpreter, and its waiting counts.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -20,20 +25,43 @@ def _children() -> float:
     return used.children_user + used.children_system
 
 
-def _run(cache: Path, options: tuple[str, ...]) -> tuple[float, float, int, str]:
-    """Seconds, seconds of processor time, exit status and report of one process."""
+# The command, and then what JAX says it spent on programs, as the last line of stderr.
+_COMMAND = """
+import collections, json, sys
+import jax
+from diffgame._command import main
+spent = collections.Counter()
+def add(name, seconds, **_):
+    spent[name.rsplit("/", 1)[-1]] += seconds
+jax.monitoring.register_event_duration_secs_listener(add)
+status = main()
+print(json.dumps(spent), file=sys.stderr)
+sys.exit(status)
+"""
+# The names of these events are JAX's.
+_EVENTS = {
+    "tracing": "jaxpr_trace_duration",
+    "lowering": "jaxpr_to_mlir_module_duration",
+    "XLA": "backend_compile_duration",
+}
+
+
+def _run(cache: Path, options: tuple[str, ...]) -> tuple[float, float, int, str, dict[str, float]]:
+    """Seconds, processor seconds, exit status, report, and what was spent on programs."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    code = "import sys; from diffgame._command import main; sys.exit(main())"
     begun, used = time.perf_counter(), _children()
     done = subprocess.run(
-        [sys.executable, "-c", code, "audit", str(_MARKET), *options],
+        [sys.executable, "-c", _COMMAND, "audit", str(_MARKET), *options],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    return time.perf_counter() - begun, _children() - used, done.returncode, done.stdout
+    seconds, processor = time.perf_counter() - begun, _children() - used
+    spent = json.loads(done.stderr.splitlines()[-1])
+    own = {name: spent.get(event, 0.0) for name, event in _EVENTS.items()}
+    return seconds, processor, done.returncode, done.stdout, own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,16 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--runs is {options.runs}; give at least 2, the first has an empty cache")
     print("; ".join(f"{name} {value}" for name, value in _harness.machine(()).items()))
     print(f"diffgame audit {_MARKET.name}, whole process\n")
-    print(f"{'run':28}{'seconds':>9}{'processor':>11}{'exit':>6}")
+    print(f"{'run':22}{'seconds':>9}{'processor':>11}{'exit':>6}", end="")
+    print("".join(f"{name:>10}" for name in _EVENTS))
     reports, rows = set(), []
     with tempfile.TemporaryDirectory() as cache:
         for number in range(options.runs):
             quick = _QUICK if options.quick else ()
-            seconds, used, status, report = _run(Path(cache), quick)
+            seconds, used, status, report, spent = _run(Path(cache), quick)
             name = "first, empty cache" if number == 0 else f"run {number + 1}"
-            print(f"{name:28}{seconds:9.1f}{used:11.1f}{status:6}", flush=True)
+            print(f"{name:22}{seconds:9.1f}{used:11.1f}{status:6}", end="")
+            print("".join(f"{own:10.1f}" for own in spent.values()), flush=True)
             reports.add((status, report))
-            rows.append({"run": number + 1, "seconds": seconds, "processor_seconds": used})
+            rows.append({"run": number + 1, "seconds": seconds, "processor_seconds": used, **spent})
         size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
     print(
         f"cache: {size / 1e6:.0f} MB; reports are {'equal' if len(reports) == 1 else 'DIFFERENT'}"
