@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._lanes import over_last
+from ._lanes import over_lanes
 from ._ties import infinitesimals
 
 # Where rows and rays are of size one, a row that a ray meets by less than this is met exactly.
@@ -239,7 +239,7 @@ def _gather(rays: Rays, most: int) -> Rays:
     )
 
 
-_find = over_last(rays_of_lanes, _WIDTH)
+_find = over_lanes(rays_of_lanes, axis=-1, width=_WIDTH)
 
 
 def find_rays(within: Float[Array, "blocks inequalities states"]) -> Rays:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._lanes import over_last
+from ._lanes import over_lanes
 from ._linear_program import Dual, LinearProgram, Primal
 from ._normal_equations import Scaled, Variables, factorise, scale
 
@@ -313,5 +313,5 @@ def solve_by_interior_point(
         width = min(program.target.shape[-1], _width(program))
         return _solve_lanes(program, width, tolerance, max_steps)
 
-    primal, dual, steps = over_last(solve)(program)
+    primal, dual, steps = over_lanes(solve, axis=-1)(program)
     return Primal(*primal), Dual(*dual), steps

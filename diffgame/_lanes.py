@@ -1,11 +1,15 @@
 """Functions of many small problems at once, whose batch is the last axis of every array."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
+
+# How many unfinished lanes one pass of `advance_lanes` takes, and how many steps it makes with them
+# before the finished ones leave.
+_WIDTH, _STEPS = 64, 8
 
 
 def _in_parts(function: Callable[..., PyTree], width: int, arguments: PyTree) -> PyTree:
@@ -28,11 +32,13 @@ def _in_parts(function: Callable[..., PyTree], width: int, arguments: PyTree) ->
     return jax.tree.map(join, found)
 
 
-def over_last(function: Callable[..., PyTree], width: int | None = None) -> Callable[..., PyTree]:
-    """A function of arrays whose last axis is one of lanes, as a function of one lane.
+def over_lanes(
+    function: Callable[..., PyTree], *, axis: Literal[0, -1], width: int | None = None
+) -> Callable[..., PyTree]:
+    """A function of arrays with an axis of lanes, their first or last, as a function of one lane.
 
-    `jax.vmap` of the result adds lanes and calls `function` for all of them, or for `width` lanes
-    at a time. What it closes over must not be batched.
+    `jax.vmap` of the result adds lanes and calls `function` for all of them, or, where they are the
+    last axis, for `width` lanes at a time. What it closes over must not be batched.
     """
     function = jax.jit(function)
 
@@ -42,21 +48,26 @@ def over_last(function: Callable[..., PyTree], width: int | None = None) -> Call
 
     @run.def_vmap
     def add_lanes(size, batched, arguments):
-        lanes = jax.tree.leaves(arguments)[0].shape[-1]
+        leaves, flags = jax.tree.leaves(arguments), jax.tree.leaves(batched[0])
+        lanes = leaves[0].shape[axis or int(flags[0])]
 
         def widen(leaf, is_batched):
             leaf = leaf if is_batched else jnp.broadcast_to(leaf[None], (size, *leaf.shape))
-            return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], size * lanes)
+            at = leaf.ndim - 2 if axis else 0
+            moved = jnp.moveaxis(leaf, 0, at)
+            return moved.reshape(*moved.shape[:at], size * lanes, *moved.shape[at + 2 :])
 
-        found = run(jax.tree.map(widen, arguments, batched[0]))
-        found = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf.reshape(*leaf.shape[:-1], size, lanes), -2, 0), found
-        )
+        def narrow(leaf):
+            at = leaf.ndim - 1 if axis else 0
+            split = leaf.reshape(*leaf.shape[:at], size, lanes, *leaf.shape[at + 1 :])
+            return jnp.moveaxis(split, at, 0)
+
+        found = jax.tree.map(narrow, run(jax.tree.map(widen, arguments, batched[0])))
         return found, jax.tree.map(lambda leaf: True, found)
 
     def one(*arguments):
-        found = run(jax.tree.map(lambda leaf: leaf[..., None], arguments))
-        return jax.tree.map(lambda leaf: leaf[..., 0], found)
+        found = run(jax.tree.map(lambda leaf: jnp.expand_dims(leaf, axis), arguments))
+        return jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis), found)
 
     return one
 
@@ -119,3 +130,44 @@ def stream_lanes(
     answers = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), shapes)
     begin = jnp.asarray(stay), load(0, stay), answers
     return jax.lax.while_loop(lambda state: state[0] < count, one_pass, begin)[2]
+
+
+def advance_lanes(
+    goes_on: Callable[[Any], Any],
+    step: Callable[[Any, Any], Any],
+    shared: PyTree,
+    carry: PyTree,
+) -> PyTree:
+    """Repeat `carry = step(shared, carry)` for every lane while `goes_on(carry)` holds for it.
+
+    Leaves of `shared` and `carry` have a leading axis of lanes; `step` and `goes_on` see it last.
+    A pass takes the first unfinished lanes together, so that none waits for the slowest of all,
+    and a lane's result does not depend on its neighbours.
+    """
+    lanes = jax.tree.leaves(carry)[0].shape[0]
+    width = min(lanes, _WIDTH)
+
+    def keep(on, new, old):
+        return jax.tree.map(lambda n, o: jnp.where(on[(None,) * (n.ndim - 1)], n, o), new, old)
+
+    def one_pass(state):
+        carry, on = state
+        where = jnp.nonzero(on, size=width, fill_value=lanes)[0]
+        inside = jnp.minimum(where, lanes - 1)
+        mine, own = lanes_last(jax.tree.map(lambda leaf: leaf[inside], (shared, carry)))
+
+        def one_step(state):
+            count, own, going = state
+            own = keep(going, step(mine, own), own)
+            return count + 1, own, going & goes_on(own)
+
+        def more(state):
+            return (state[0] < _STEPS) & jnp.any(state[2])
+
+        _, own, going = jax.lax.while_loop(more, one_step, (0, own, where < lanes))
+        own = lanes_first(own)
+        carry = jax.tree.map(lambda o, n: o.at[where].set(n, mode="drop"), carry, own)
+        return carry, on.at[where].set(going, mode="drop")
+
+    start = carry, goes_on(lanes_last(carry))
+    return jax.lax.while_loop(lambda state: jnp.any(state[1]), one_pass, start)[0]

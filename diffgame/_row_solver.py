@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._lanes import lanes_first, lanes_last, over_last, stream_lanes
+from ._lanes import lanes_first, lanes_last, over_lanes, stream_lanes
 from ._linear_program import Dual, LinearProgram, Primal
 from ._revised_simplex import (
     Basis,
@@ -135,7 +135,7 @@ def _solve_lanes(program: LinearProgram):
     return lanes_last(jax.tree.map(lambda leaf: leaf[:count], answers))
 
 
-_solve = over_last(_solve_lanes)
+_solve = over_lanes(_solve_lanes, axis=-1)
 
 
 def solve_by_rows(program: LinearProgram) -> tuple[Primal, Dual, Int[Array, ""]]:

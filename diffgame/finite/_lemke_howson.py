@@ -1,13 +1,14 @@
 """Nash equilibria of two players by complementary pivoting, many games in lockstep."""
 
+import functools
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._lanes import stream_lanes
+from .._lanes import over_lanes, stream_lanes
 from .._ties import infinitesimals
 from ._check import check_nash
-from ._lanes import over_lanes
 from ._nash import NashEquilibrium, NashStatus, judged
 from ._normal_form import NormalForm
 
@@ -140,7 +141,7 @@ def _search(label: int, max_pivots: int):
         payoffs, low, span = items
         return _start(label, *((payoffs - low) / span + 1))
 
-    @over_lanes
+    @functools.partial(over_lanes, axis=0)
     def run(payoffs):
         low = jnp.min(payoffs, axis=(2, 3), keepdims=True)
         span = jnp.max(payoffs, axis=(2, 3), keepdims=True) - low

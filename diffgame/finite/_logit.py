@@ -1,13 +1,15 @@
 """Logit equilibria on the principal branch, batched by `jax.vmap` and differentiable."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Scalar
 
 from .._implicit import implicit_root
+from .._lanes import advance_lanes, lanes_first, lanes_last, over_lanes
 from ._check import LogitCheck, centred, check_logit
-from ._lanes import advance_lanes, lanes_first, lanes_last, over_lanes
 from ._logit_path import advance, begin, probabilities
 from ._normal_form import NormalForm, Profile, action_payoffs
 
@@ -60,7 +62,7 @@ def _follow(max_steps: int):
     def goes_on(walk):
         return ~walk.arrived & ~walk.lost & (walk.steps < max_steps)
 
-    @over_lanes
+    @functools.partial(over_lanes, axis=0)
     def follow(tables, target):
         start = lanes_first(begin(lanes_last(tables)))
         # What is not finite would only burn steps.

@@ -1,13 +1,15 @@
 """Nash equilibria as limits of the logit path: rationality grows until the support shows."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._lanes import advance_lanes, lanes_first, lanes_last, over_lanes
 from ._check import check_nash
 from ._elimination import solve_pivoted
-from ._lanes import advance_lanes, lanes_first, lanes_last, over_lanes
 from ._logit import scaled
 from ._logit_path import Walk, advance, begin, probabilities, split
 from ._nash import NashEquilibrium, NashStatus, judged
@@ -103,7 +105,7 @@ def _approach(tolerance: float, max_steps: int):
         guess = jnp.where(found[None], guess, limit.guess)
         return _Limit(limit.walk, guess, found, jnp.ones_like(found))
 
-    @over_lanes
+    @functools.partial(over_lanes, axis=0)
     def approach(tables):
         start = begin(lanes_last(tables))
         sound = jnp.all(jnp.isfinite(tables), axis=tuple(range(1, tables.ndim)))
