@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._lanes import over_lanes
+from ._lanes import over_lanes, take
 from ._ties import infinitesimals
 
 # Where rows and rays are of size one, a row that a ray meets by less than this is met exactly.
@@ -179,14 +179,6 @@ def rays_of_lanes(within: Float[Array, "inequalities states blocks *lanes"]) -> 
     return eqx.tree_at(lambda found: (found.ray, found.refutation), found, (ray, refutation))
 
 
-def _take(array: Array, which: Int[Array, "*batch"]) -> Array:
-    """One entry per place of the batch, out of the axis before it."""
-    lead = array.ndim - which.ndim
-    index = which.reshape(*[1] * lead, *which.shape)
-    found = jnp.take_along_axis(array, index, axis=lead - 1, mode="promise_in_bounds")
-    return found.squeeze(lead - 1)
-
-
 def _refute(
     candidates: Rays,
     rows: Float[Array, "rows states blocks *lanes"],
@@ -198,13 +190,13 @@ def _refute(
     numbers = jnp.arange(len(missed)).reshape(-1, *[1] * least.ndim)
     # Computed again, they may differ by a rounding error.
     which = jnp.min(jnp.where(missed <= least[None] + _EQUAL, numbers, len(missed) - 1), axis=0)
-    last = _take(joined, which)
-    row = _take(rows.swapaxes(0, 1), last)
+    last = take(joined, which)
+    row = take(rows.swapaxes(0, 1), last)
     weights = [
         jnp.maximum(0, -sum(price * entry for price, entry in zip(own, row, strict=True)))
-        for own in _take(candidates.prices, which)
+        for own in take(candidates.prices, which)
     ]
-    tight = _take(candidates.tight, which)
+    tight = take(candidates.tight, which)
     proved = (least < -_TIE) & ~jnp.any(candidates.exists, axis=0)
     scale = jnp.where(proved, -1 / jnp.where(proved, least, -1), 0)
     found = []

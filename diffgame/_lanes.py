@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 # How many unfinished lanes one pass of `advance_lanes` takes, and how many steps it makes with them
 # before the finished ones leave.
@@ -70,6 +70,13 @@ def over_lanes(
         return jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis), found)
 
     return one
+
+
+def take(array: Array, place: Int[Array, "*batch"]) -> Array:
+    """One entry per place of the batch, out of the axis before it."""
+    before = array.ndim - place.ndim - 1
+    index = place.reshape(*[1] * (before + 1), *place.shape)
+    return jnp.take_along_axis(array, index, axis=before, mode="promise_in_bounds").squeeze(before)
 
 
 def lanes_first(tree: PyTree) -> PyTree:

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._simplex_columns import Columns, take
+from ._lanes import take
+from ._simplex_columns import Columns
 from ._ties import infinitesimals
 
 # Where rows, columns and costs are of size one: below this a number is rounding.

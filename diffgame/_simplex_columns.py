@@ -4,11 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-
-def take(array: Float[Array, "*lead n lanes"], place: Int[Array, " lanes"]):
-    """One entry per lane of the axis before the last."""
-    index = place.reshape(*[1] * (array.ndim - 1), -1)
-    return jnp.take_along_axis(array, index, axis=-2, mode="promise_in_bounds")[..., 0, :]
+from ._lanes import take
 
 
 def largest(array: Array, axis: int | tuple[int, ...]) -> Array:
