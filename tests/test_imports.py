@@ -13,6 +13,7 @@ import diffgame
 LAYERS = (
     "_stored_program",
     "_terminal",
+    "_page",
     "_implicit",
     "_linear_program",
     "_cholesky",

@@ -2,11 +2,10 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._terminal import Refused, check_output
+from .._terminal import Refused, check_output, write_whole
 from ._checkpoint import BatchError
 
 EXAMPLES = """examples:
@@ -92,13 +91,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _write(page: Path, text: str) -> None:
-    partial = page.with_name(f".{page.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, page)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(page, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise Refused(f"--html {page}: cannot be written ({error.strerror})") from error
 

@@ -5,34 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from .._page import draw_figure, render_page
 from ..study._draw import COLOURS, figure
 from ._report import Report, Row, losses
 
 # Points of a scatter, and uncertified games, that the page shows; the results file has all.
 _MOST_POINTS, _MOST_ROWS = 5000, 500
 
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .6rem;
-  border-bottom: 1px solid #ddd; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.rows { max-height: 24rem; overflow: auto; }
-pre { background: #f4f4f4; padding: .75rem; overflow: auto; font-size: .85rem; }
-</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p>{{ about }}</p>
+_BODY = """<p>{{ about }}</p>
 <table id="header"><tbody>
 {% for name, value in header.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</tbody></table>
@@ -49,8 +29,6 @@ pre { background: #f4f4f4; padding: .75rem; overflow: auto; font-size: .85rem; }
 </section>
 {% endfor %}
 <section id="spec"><h2>The search</h2><pre>{{ spec }}</pre></section>
-</body>
-</html>
 """
 WELFARE = (
     "Over certified equilibria only, one per market: where play from babbling ends, so neither the "
@@ -169,38 +147,19 @@ def render_report(
     report: Report, columns: Mapping[str, np.ndarray], spec: str, title: str, rerun: str
 ) -> str:
     """The HTML text; `rerun` says how to solve one game again."""
-    import jinja2
-    import markupsafe
-    import plotly.offline
-
-    # Made by plotly, not by a user: it is HTML already.
-    markup = markupsafe.Markup
     shown = []
     for part in _parts(report, columns, rerun):
         figures = [
-            made.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                div_id=f"{part['name']}-{number}",
-                config={"displaylogo": False, "responsive": True},
-            )
+            draw_figure(made, f"{part['name']}-{number}")
             for number, made in enumerate(part.get("figures", []))
         ]
         rows = part["rows"]
         shown.append(
             part
             | {
-                "figures": [markup(text) for text in figures],
+                "figures": figures,
                 "columns": list(rows[0]) if rows else [],
                 "rows": [_cells(row) for row in rows],
             }
         )
-    page = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    return page.render(
-        title=title,
-        about=_ABOUT,
-        header=report.header,
-        parts=shown,
-        spec=spec,
-        plotly=markup(plotly.offline.get_plotlyjs()),
-    )
+    return render_page(_BODY, title, about=_ABOUT, header=report.header, parts=shown, spec=spec)

@@ -213,7 +213,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         Refused: bad input or usage, in one line; rows made so far are kept.
     """
-    from ._page import Part, render_page
+    from ._page import Part, render_bench
     from ._rows import FORMAT, Journal
     from ._run import Settings, run_suite
     from ._suite import Budget
@@ -270,7 +270,7 @@ def run(options: argparse.Namespace) -> int:
         summaries = summarise(rows, solvers[suite.name])
         parts.append(Part(suite, rows, summaries, profiles_of(rows, [s for s, _ in own])))
         print_summary(suite, summaries)
-    page = render_page(parts, about)
+    page = render_bench(parts, about)
     _whole(out, lambda partial: partial.write_text(page, encoding="utf-8"))
     _write_table(table, journal.rows, {"format": FORMAT, **about})
     journal.remove()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._page import draw_figure, render_page
 from ..study._draw import COLOURS, figure
 from ._profiles import Profile
 from ._rows import Row
@@ -15,30 +16,7 @@ from ._summary import COLUMNS, NUMBERS, Summary, duration
 # Rows that the page shows per suite; the Parquet file has all.
 MOST_ROWS = 2000
 
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 66rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .6rem;
-  border-bottom: 1px solid #ddd; }
-.number { text-align: right; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.rows { max-height: 24rem; overflow: auto; }
-td.wrong { color: #a61b1b; font-weight: 600; }
-summary { cursor: pointer; margin: .5rem 0; }
-</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<h1>{{ title }}</h1>
-{% for text in about %}<p>{{ text }}</p>
+_BODY = """{% for text in about %}<p>{{ text }}</p>
 {% endfor %}<table id="settings"><tbody>
 {% for name, value in header.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</tbody></table>
@@ -60,8 +38,6 @@ summary { cursor: pointer; margin: .5rem 0; }
 {% endfor %}</tbody></table></div></details>
 </section>
 {% endfor %}
-</body>
-</html>
 """
 ABOUT = (
     "Every answer was judged by the suite's own check, from the game's arrays alone; what a solver "
@@ -127,24 +103,13 @@ def draw_profile(profile: Profile):
     return made
 
 
-def render_page(parts: Sequence[Part], header: Mapping[str, Any]) -> str:
+def render_bench(parts: Sequence[Part], header: Mapping[str, Any]) -> str:
     """The HTML text."""
-    import jinja2
-    import markupsafe
-    import plotly.offline
-
-    # Made by plotly, not by a user: it is HTML already.
-    markup = markupsafe.Markup
     shown = []
     for part in parts:
         name = part.suite.name
         figures = [
-            draw_profile(profile).to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                div_id=f"{name}-{number}",
-                config={"displaylogo": False, "responsive": True},
-            )
+            draw_figure(draw_profile(profile), f"{name}-{number}")
             for number, profile in enumerate(part.profiles)
         ]
         kept = part.rows[:MOST_ROWS]
@@ -154,20 +119,19 @@ def render_page(parts: Sequence[Part], header: Mapping[str, Any]) -> str:
                 "title": part.suite.title,
                 "gap": part.suite.gap,
                 "summary": [summary.cells() for summary in part.summaries],
-                "figures": [markup(figure) for figure in figures],
+                "figures": figures,
                 "fields": _FIELDS,
                 "count": len(part.rows),
                 "cut": "; the Parquet file has all" if len(kept) < len(part.rows) else "",
                 "rows": [[_cell(name, getattr(row, name)) for name in _FIELDS] for row in kept],
             }
         )
-    page = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    return page.render(
-        title="diffgame bench: " + ", ".join(part.suite.name for part in parts),
+    return render_page(
+        _BODY,
+        "diffgame bench: " + ", ".join(part.suite.name for part in parts),
         about=ABOUT,
         header=header,
         parts=shown,
         columns=COLUMNS,
-        kinds=dict.fromkeys(NUMBERS, "number") | {"wrong claims": "number wrong"},
-        plotly=markup(plotly.offline.get_plotlyjs()),
+        kinds=dict.fromkeys(NUMBERS, "number") | {"wrong claims": "number no"},
     )

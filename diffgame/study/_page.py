@@ -1,36 +1,15 @@
 """The page of a study: tables and interactive figures in one HTML file that needs no network."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._page import draw_figure, render_page
+from .._terminal import write_whole
 from ._section import Claim, Row, Section
 
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
-th, td { vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.rows { max-height: 22rem; overflow: auto; }
-.yes { color: #12692b; } .no { color: #a61b1b; font-weight: 600; } .unknown { color: #6a5400; }
-summary { cursor: pointer; margin: .5rem 0; }
-</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p>{{ about }}</p>
+_BODY = """<p>{{ about }}</p>
 <table><tbody>
 {% for name, value in header.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</tbody></table>
@@ -55,8 +34,6 @@ summary { cursor: pointer; margin: .5rem 0; }
 {% endfor %}</tbody></table></div></details>
 </section>
 {% endfor %}
-</body>
-</html>
 """
 _ABOUT = (
     "Every number was computed by diffgame. An equilibrium is certified when linear programs, "
@@ -86,21 +63,13 @@ def write_page(
     header: Mapping[str, Any],
 ) -> list[Claim]:
     """Draw the sections that have rows; the file is replaced in one step. Returns all claims."""
-    import jinja2
-    import plotly.offline
-
     drawn = [section for section in sections if section.name in results]
     claims = [claim for section in drawn for claim in section.claims(results[section.name])]
     parts = []
     for section in drawn:
         rows = results[section.name]
         figures = [
-            figure.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                div_id=f"{section.name}-{n}",
-                config={"displaylogo": False, "responsive": True},
-            )
+            draw_figure(figure, f"{section.name}-{n}")
             for n, figure in enumerate(section.figures(rows))
         ]
         parts.append(
@@ -109,37 +78,24 @@ def write_page(
                 "title": section.title,
                 "text": section.text,
                 "counts": count_statuses(rows),
-                "figures": [_markup(figure) for figure in figures],
+                "figures": figures,
                 "columns": list(rows[0]),
                 "rows": [[_cell(value) for value in row.values()] for row in rows],
             }
         )
     everything = [row for section in drawn for row in results[section.name]]
     shown = {name: value for name, value in header.items() if name != "sections"}
-    page = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    text = page.render(
-        title="Competition, personalization and alignment: a study",
+    text = render_page(
+        _BODY,
+        "Competition, personalization and alignment: a study",
         about=_ABOUT,
         header=shown | {"points": count_statuses(everything)},
         claims=claims,
         verdict=_VERDICT,
         parts=parts,
-        plotly=_markup(plotly.offline.get_plotlyjs()),
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return claims
-
-
-def _markup(text: str):
-    import markupsafe
-
-    # Made by plotly, not by a user: it is HTML already.
-    return markupsafe.Markup(text)
 
 
 def print_claims(claims: Sequence[Claim]) -> None:

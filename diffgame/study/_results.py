@@ -1,7 +1,6 @@
 """The results file of a study: a netCDF group of rows per section, written whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._terminal import write_whole
 from ._section import Row, StudySettings
 
 FORMAT = "diffgame.study/1"
@@ -52,14 +52,13 @@ def write_results(
     import xarray
 
     header = _header(settings) | {"sections": json.dumps(list(sections))}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+
+    def save(partial: Path) -> None:
         xarray.Dataset(attrs=header).to_netcdf(partial, engine="h5netcdf")
         for name, rows in sections.items():
             _dataset(rows).to_netcdf(partial, mode="a", group=name, engine="h5netcdf")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_whole(path, save)
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], dict[str, list[Row]]]:
