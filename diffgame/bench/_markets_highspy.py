@@ -16,7 +16,7 @@ from ._suite import Answer, Budget, Game
 _FREE = np.inf
 
 
-def _solver(highspy: Any) -> Any:
+def make_solver(highspy: Any) -> Any:
     """HiGHS as fast as it gets here: presolve costs more than it saves on programs this small."""
     highs = highspy.Highs()
     highs.setOptionValue("output_flag", False)
@@ -27,7 +27,7 @@ def _solver(highspy: Any) -> Any:
     return highs
 
 
-def _program(highspy: Any, cost, matrix, row_lower, row_upper) -> Any:
+def linear_program(highspy: Any, cost, matrix, row_lower, row_upper) -> Any:
     """Minimise cost @ x with row_lower <= matrix @ x <= row_upper and x >= 0."""
     rows, columns = matrix.shape
     used = matrix != 0
@@ -44,7 +44,7 @@ def _program(highspy: Any, cost, matrix, row_lower, row_upper) -> Any:
     return program
 
 
-def _signal_matrix(prior, utility) -> np.ndarray:
+def signal_matrix(prior, utility) -> np.ndarray:
     """Rows of obedience (by action, then by other action), then of the states' probabilities."""
     actions, states = utility.shape
     matrix = np.zeros((actions * (actions - 1) + states, actions * states))
@@ -55,7 +55,7 @@ def _signal_matrix(prior, utility) -> np.ndarray:
     return matrix
 
 
-class _User:
+class User:
     """One user of a personalized market: her outcomes as one HiGHS model that is kept warm.
 
     Columns: the signal x and her value v. Rows: obedience, probabilities, v = E[u], and one per
@@ -68,7 +68,7 @@ class _User:
         states, size = len(prior), utility.size
         self.utility = (utility * prior).ravel()
         self.objective = (objective * prior).reshape(len(objective), size)
-        signal = _signal_matrix(prior, utility)
+        signal = signal_matrix(prior, utility)
         providers, rows = len(objective), len(signal)
         self.first = rows + 1
         self.matrix = np.zeros((rows + 1 + providers, size + 1))
@@ -82,7 +82,7 @@ class _User:
         upper[rows - states : rows], upper[rows] = 1, 0
         self.upper = upper
         self.slope = np.zeros(providers)
-        highs.passModel(_program(highspy, np.zeros(size + 1), self.matrix, self.lower, upper))
+        highs.passModel(linear_program(highspy, np.zeros(size + 1), self.matrix, self.lower, upper))
         self.columns = np.arange(size + 1, dtype=np.int32)
         self.full = np.zeros_like(utility)
         self.full[np.argmax(utility, axis=0), np.arange(states)] = 1
@@ -105,7 +105,7 @@ class _User:
         return np.array(self.highs.getSolution().col_value[:size])
 
 
-def _dynamics(user: _User, margin=0.02, tolerance=1e-7, rounds=12) -> tuple[float, int]:
+def run_dynamics(user: User, margin=0.02, tolerance=1e-7, rounds=12) -> tuple[float, int]:
     """The value that best responses in turn, with copying, end at when all babble; and moves."""
     providers = len(user.objective)
     posted = [user.silent] * providers
@@ -138,7 +138,7 @@ def _dynamics(user: _User, margin=0.02, tolerance=1e-7, rounds=12) -> tuple[floa
     return max(values), turn
 
 
-def _frontier(user: _User, provider: int, reached: float) -> tuple[np.ndarray, np.ndarray]:
+def _frontier(user: User, provider: int, reached: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (value, payoff) of what the provider can get from `reached` upwards."""
     gain = user.objective[provider]
 
@@ -169,7 +169,7 @@ def _frontier(user: _User, provider: int, reached: float) -> tuple[np.ndarray, n
     return np.array([value for value, _ in points]), np.array([payoff for _, payoff in points])
 
 
-def _nearest(user: _User, reached: float) -> np.ndarray:
+def find_nearest(user: User, reached: float) -> np.ndarray:
     """Signal of the lowest equilibrium value at or above the one reached: cell by cell upwards."""
     frontiers = [_frontier(user, i, reached) for i in range(len(user.objective))]
     breaks = np.unique(np.concatenate([[reached, user.best], *(value for value, _ in frontiers)]))
@@ -204,7 +204,7 @@ def _unit(table: np.ndarray) -> np.ndarray:
 def highspy_best_responses(budget: Budget) -> Callable[[Game], Answer]:
     """At most `budget.steps` moves per user."""
     highspy = importlib.import_module("highspy")
-    highs = _solver(highspy)
+    highs = make_solver(highspy)
 
     def solve(game: Game) -> Answer:
         utility, objective = _unit(game["utility"]), _unit(game["objective"])
@@ -212,9 +212,9 @@ def highspy_best_responses(budget: Budget) -> Callable[[Game], Answer]:
         rounds = 12 if budget.steps is None else -(-budget.steps // providers)
         signals, moves = [], 0
         for user in range(len(utility)):
-            model = _User(highspy, highs, game["prior"], utility[user], objective[:, user])
-            reached, turns = _dynamics(model, rounds=rounds)
-            signals.append(_nearest(model, reached).reshape(utility[user].shape))
+            model = User(highspy, highs, game["prior"], utility[user], objective[:, user])
+            reached, turns = run_dynamics(model, rounds=rounds)
+            signals.append(find_nearest(model, reached).reshape(utility[user].shape))
             moves += turns
         signal = np.maximum(np.stack(signals), 0)
         signal = signal / signal.sum(axis=1, keepdims=True)
