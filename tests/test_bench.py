@@ -15,7 +15,7 @@ from diffgame._terminal import Refused
 from diffgame.bench import SUITES, Solver, Suite
 from diffgame.bench._profiles import performance_ratios, profile_of
 from diffgame.bench._rows import Journal, Row
-from diffgame.bench._run import run_suite
+from diffgame.bench._run import _lane, run_suite
 from diffgame.bench._summary import duration, summarise
 
 from .bench_roots import check, draw, make_suite, rows_of, settings_of
@@ -244,3 +244,12 @@ def test_a_summary_takes_medians_of_solved_games_only():
     assert (fast.games, fast.certified, fast.seconds, fast.fastest) == (4, 2, 1.5, 0.25)
     assert (sure.certified, sure.seconds, sure.others) == (3, 3.0, {"no": 1})
     assert [duration(t) for t in (None, 2e-6, 0.0314, 12.0)] == ["", "2 us", "31.4 ms", "12 s"]
+
+
+def test_the_answer_to_one_game_of_a_batch_is_arrays_that_are_there():
+    answer = {"first": np.eye(2), "claimed": np.array([True, False]), "steps": np.array([3])}
+    second = _lane(answer, 1)
+    assert set(second) == {"first", "claimed"}
+    for name, values in second.items():
+        assert isinstance(values, np.ndarray), name
+        np.testing.assert_array_equal(values, answer[name][1])

@@ -154,7 +154,8 @@ def _shape(game: Game) -> tuple:
 
 
 def _lane(answer: Answer, lane: int) -> Answer:
-    return {name: values[lane] for name, values in answer.items() if len(values) > lane}
+    # A number alone would be a scalar of NumPy's and no array.
+    return {name: np.asarray(x[lane]) for name, x in answer.items() if len(x) > lane}
 
 
 def _groups(
