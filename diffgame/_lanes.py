@@ -1,4 +1,4 @@
-"""Functions of many small problems at once, whose batch is the last axis of every array."""
+"""Many small problems at once: lanes, the last or the first axis of every array."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -40,6 +40,7 @@ def over_lanes(
     `jax.vmap` of the result adds lanes and calls `function` for all of them, or, where they are the
     last axis, for `width` lanes at a time. What it closes over must not be batched.
     """
+    assert width is None or axis == -1
     function = jax.jit(function)
 
     @jax.custom_batching.custom_vmap
