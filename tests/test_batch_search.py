@@ -187,7 +187,10 @@ def test_a_factory_of_ones_own(write, tmp_path, capsys):
     [
         ("games = 12", "games = 0", "games is 0; give a whole number of at least 1"),
         ("games = 12", "", "games is missing"),
+        ("games = 12", "gamez = 12", "games is missing; rename gamez"),
         ("games = 12", "games = 12\ngame = 1", "game is unknown; known: format, games"),
+        ("seed = 4", "sede = 4", "sede is unknown; rename it seed"),
+        ("providers = 2", "prior = 2.0", "market.providers is missing; state it"),
         ("users = 1", "users = true", "market.users is True"),
         ("users = 1", "users = [1, 1]", "a list of different ones"),
         ("users = 1", 'users = 5\nmode = "anonymous"', "5 users share are exact for up to 4"),

@@ -1,6 +1,7 @@
 """The file of a search: TOML, every key checked before anything runs."""
 
 import dataclasses
+import difflib
 import itertools
 import math
 import tomllib
@@ -74,6 +75,7 @@ class _Table:
             raise BatchError(f"{path}: {name} is {values!r}; make it a table")
         self._path, self._name, self._values = path, name, dict(values)
         self._known: list[str] = []
+        self._left_out: list[str] = []
 
     def refuse(self, key: str, value: Any, remedy: str) -> BatchError:
         where = f"{self._name}.{key}" if self._name else key
@@ -83,7 +85,12 @@ class _Table:
         self._known.append(key)
         if default is None and key not in self._values:
             where = f"{self._name}.{key}" if self._name else key
-            raise BatchError(f"{self._path}: {where} is missing; state it")
+            # Strict: a key that is not read yet may be right.
+            close = difflib.get_close_matches(key, self._values, n=1, cutoff=0.8)
+            remedy = f"rename {close[0]}" if close else "state it"
+            raise BatchError(f"{self._path}: {where} is missing; {remedy}")
+        if key not in self._values:
+            self._left_out.append(key)
         return self._values.pop(key, default)
 
     def has(self, key: str) -> bool:
@@ -179,7 +186,9 @@ class _Table:
     def end(self) -> None:
         for key in self._values:
             where = f"{self._name}.{key}" if self._name else key
-            raise BatchError(f"{self._path}: {where} is unknown; known: {', '.join(self._known)}")
+            close = difflib.get_close_matches(key, self._left_out, n=1)
+            remedy = f"rename it {close[0]}" if close else f"known: {', '.join(self._known)}"
+            raise BatchError(f"{self._path}: {where} is unknown; {remedy}")
 
 
 def _groups(table: _Table, mode: str, users: int, segments: list[int]) -> list[tuple[int, ...]]:
