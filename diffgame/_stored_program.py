@@ -234,9 +234,12 @@ class StoredFunction:
             digest.update(f"{part}\n".encode())
         return digest.hexdigest()
 
+    def _path(self, folder: Path, key: str) -> Path:
+        return folder / f"{self._function.__name__}-{key[:32]}"
+
     def _find(self, folder: Path, key: str, tree: Any, leaves: list[Any]) -> _Program:
         arrays, places = _flatten(leaves)
-        path = folder / f"{self._function.__name__}-{key[:32]}"
+        path = self._path(folder, key)
         found = _load(path, arrays)
         if found is None:
             found = _compile(self._function, tree, places, arrays, _options(arrays, self._long))
@@ -250,14 +253,19 @@ class StoredFunction:
             self._programs[key] = start(self._find, _folder, key, tree, leaves)
         return self._programs[key]
 
-    def prepare(self, *args: Any, **kwargs: Any) -> None:
+    def prepare(self, *args: Any, **kwargs: Any) -> bool:
         """Load or compile in the background what a call with such arguments will run.
 
         Arrays may be `jax.ShapeDtypeStruct`. Without a folder this does nothing.
+
+        **Returns:** whether no earlier run has left the program, so that it must be compiled.
         """
-        if _folder is not None:
-            leaves, tree = jax.tree.flatten((args, kwargs))
-            self._program(tree, leaves, _background().submit)
+        if _folder is None:
+            return False
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        is_new = not self._path(_folder, self._key(tree, leaves)).exists()
+        self._program(tree, leaves, _background().submit)
+        return is_new
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from diffgame import _command
-from diffgame.market import AuditSettings, MarketFile, audit_market, read_market, write_market
+from diffgame.market import (
+    AuditSettings,
+    MarketFile,
+    _audit,
+    audit_market,
+    read_market,
+    write_market,
+)
 
 from . import markets, oracle
 
@@ -306,6 +313,24 @@ def test_opposed_users_in_numbers(audited):
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         AuditSettings(**setting)
+
+
+class _Begun(Exception):
+    pass
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_first_audit_says_that_it_compiles(is_new, monkeypatch):
+    def begin(*_):
+        raise _Begun
+
+    monkeypatch.setattr(_audit, "prepare_search", lambda *_: is_new)
+    monkeypatch.setattr(_audit, "begin_search", begin)
+    said = []
+    with pytest.raises(_Begun):
+        audit_market(read_market(MARKETS / "opposed_users.json"), progress=said.append)
+    assert said[0] == "alignment"
+    assert ["compiling" in text for text in said[1:]] == [True] * is_new
 
 
 @pytest.mark.campaign

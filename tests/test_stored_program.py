@@ -96,9 +96,20 @@ def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path, monkeypatch):
 
 def test_what_was_prepared_is_what_a_call_runs(folder):
     function = stored_jit(scale)
-    function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
+    assert function.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
     check(function(TABLE, np.float64(3)), 1)
     assert TRACES == [1]
+    later = stored_jit(scale)
+    assert not later.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
+    assert later.prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64), power=2)
+    check(later(TABLE, np.float64(3)), 1)
+    check(later(TABLE, np.float64(3), power=2), 2)
+    assert TRACES == [1, 2]
+
+
+def test_without_a_folder_nothing_is_prepared(monkeypatch):
+    monkeypatch.setattr(_stored_program, "_folder", None)
+    assert not stored_jit(scale).prepare(TABLE, jax.ShapeDtypeStruct((), jnp.float64))
 
 
 def test_what_has_not_begun_is_dropped_and_a_call_makes_it(folder):

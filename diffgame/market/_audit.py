@@ -269,13 +269,13 @@ def audit_market(
         return _audit_conversation(file, settings, progress)
     market = market_of(file)
     markets = {"personalized": market, "anonymous": market.anonymous()}
-    for mode in settings.modes:
-        prepare_search(markets[mode], settings.starts, settings.seed)
-    _user_facts.prepare(market)
-    for mode in settings.modes:
-        _worst_cases.prepare(markets[mode])
+    new = [prepare_search(markets[mode], settings.starts, settings.seed) for mode in settings.modes]
+    new.append(_user_facts.prepare(market))
+    new += [_worst_cases.prepare(markets[mode]) for mode in settings.modes]
     if "personalized" in settings.modes:
-        _ranges.prepare(market)
+        new.append(_ranges.prepare(market))
+    if any(new):
+        progress("alignment; compiling, once for markets of these sizes")
     # All at once, beside all else: annealing is most of the work.
     annealed = {
         mode: begin_search(markets[mode], settings.starts, settings.seed) for mode in settings.modes

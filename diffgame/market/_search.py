@@ -222,11 +222,13 @@ def _with_enough_messages(market: Market) -> Market:
     return market.with_messages(max(states, actions, min(actions ** min(largest, 8), wanted)))
 
 
-def prepare_search(market: Market, starts: int, seed: int) -> None:
-    """Compile in the background what `find_equilibria` will run; see `stored_jit`."""
+def prepare_search(market: Market, starts: int, seed: int) -> bool:
+    """Compile in the background what `find_equilibria` will run; see `stored_jit`.
+
+    **Returns:** whether any of it must be compiled, since no earlier run has left it.
+    """
     groups = _group(market)
     market = _with_enough_messages(market)
-    _begin.prepare(market, np.asarray(seed), starts)
     shape = (
         starts + 2,
         len(market.objective),
@@ -235,16 +237,17 @@ def prepare_search(market: Market, starts: int, seed: int) -> None:
         market.messages,
     )
     tables = jax.ShapeDtypeStruct(shape, market.prior.dtype)
-    smooth.prepare(market, tables)
+    new = [_begin.prepare(market, np.asarray(seed), starts), smooth.prepare(market, tables)]
     single = np.array([group[0] for group in groups if len(group) == 1], int)
     if len(single):
         own = jax.ShapeDtypeStruct((*shape[:2], len(single), *shape[3:]), tables.dtype)
-        settle_users.prepare(segment_market(market, single), own)
+        new.append(settle_users.prepare(segment_market(market, single), own))
     for group in groups:
         if 1 < len(group) <= EXACT_USERS:
             part = segment_market(market, group)
             table = jax.ShapeDtypeStruct((*shape[:2], *shape[3:]), tables.dtype)
-            settle_group.prepare(part, played_profiles(part), table)
+            new.append(settle_group.prepare(part, played_profiles(part), table))
+    return any(new)
 
 
 @dataclasses.dataclass(frozen=True)
