@@ -180,7 +180,8 @@ def check_against_policies(game, protocol, timing, seed):
         for turn, table in enumerate(found.tables)
     ]
     outside = game[-1]
-    _, values, payoffs = worth_of(game, tables, timing, 1e-6)
+    # A wider tie would take for one what a message of probability 1e-6 makes of a real difference.
+    _, values, payoffs = worth_of(game, tables, timing, 1e-8)
     got = np.where(found.captured, payoffs[0], outside.payoff).sum()
     assert got >= found.lower - 1e-5, f"seed={seed}"
     sign = np.where(found.captured, 1, -1)
