@@ -9,10 +9,12 @@ the rate of multiply-adds in the cache; `share` is that time over the time taken
 timed stage by stage. All on one core, float64.
 """
 
+import contextlib
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,19 +35,28 @@ from diffgame.market._segment import make_segment
 from ._harness import arguments, machine, write
 from .market import _in_chunks, _settle_group, _settle_market, random_markets
 from .market_programs import persuasion, random_programs
+from .users import seconds
 
 _REPEATS, _STEPS = 5, 20
 
 
+@contextlib.contextmanager
+def one_core() -> Generator[None]:
+    """Keep this process on one core: XLA's threads too, if it has none yet."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("roofline: this system cannot keep a process on one core; run it on Linux")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def best_seconds(function: Callable[[], Any]) -> float:
-    """Of several runs, after one that does not count."""
+    """Wall clock of several runs, after one that does not count."""
     jax.block_until_ready(function())
-    seconds = []
-    for _ in range(_REPEATS):
-        begun = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+    return seconds(function, _REPEATS)[0]
 
 
 def triad_rate(size: int) -> float:
@@ -129,7 +140,7 @@ def profile(method: Method, actions: int, states: int, batch: int) -> dict[str, 
     data = tuple(map(jnp.asarray, random_programs(actions, states, batch)))
     programs = jax.jit(jax.vmap(persuasion))(*data)
     solve = jax.jit(jax.vmap(method.solve)).lower(programs).compile()
-    seconds = best_seconds(lambda: solve(programs)) / batch
+    spent = best_seconds(lambda: solve(programs)) / batch
     lanes = lanes_last(programs)
     width = min(method.width(lanes), batch)
     taken = np.asarray(solve(programs)[2])
@@ -148,7 +159,7 @@ def profile(method: Method, actions: int, states: int, batch: int) -> dict[str, 
         "program": f"{actions}x{states}",
         "method": method.name,
         "n": batch,
-        "seconds": seconds,
+        "seconds": spent,
         "step_seconds": each,
         "steps": steps,
         "carried_steps": carried,
@@ -182,8 +193,8 @@ def stages(markets: int) -> list[tuple[str, float]]:
         kind = "personalized, 1 user" if users == 1 else "anonymous, 2 users"
         for name, stage in named.items():
             run = jax.jit(functools.partial(_in_chunks, stage)).lower(*arrays).compile()
-            seconds = best_seconds(lambda run=run, arrays=arrays: run(*arrays)) / markets
-            found.append((f"{kind}: {name}", seconds))
+            spent = best_seconds(lambda run=run, arrays=arrays: run(*arrays)) / markets
+            found.append((f"{kind}: {name}", spent))
     return found
 
 
@@ -191,6 +202,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = arguments("roofline", __doc__ or "")
     options = parser.parse_args(argv)
+    with one_core():
+        _measure(options.quick, options.json)
+
+
+def _measure(quick: bool, out: Path | None) -> None:
     jax.config.update("jax_enable_x64", True)
     about = machine(())
     print("; ".join(f"{name} {value}" for name, value in about.items()))
@@ -198,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"one core: {flops / 1e9:.0f} Gflop/s of multiply-adds in the cache\n")
     sizes = [(RAYS, 2, 2, 4096), (RAYS, 3, 3, 4096), (ROWS, 5, 5, 4096), (ROWS, 10, 10, 512)]
     sizes += [(INTERIOR, 50, 50, 1), (INTERIOR, 100, 20, 1)]
-    if options.quick:
+    if quick:
         sizes = [(RAYS, 2, 2, 64), (ROWS, 4, 4, 32)]
     heads = "us", "steps", "carried", "us/step", "rest us", "kB/step", "flop/step", "GB/s", "triad"
     print(f"{'program':9}{'method':9}{'n':>5}" + "".join(f"{head:>10}" for head in heads), end="")
@@ -224,16 +240,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{row['program']:9}{row['method']:9}{row['n']:>5}", end="")
         print("".join(f"{cell:>10.3g}" for cell in cells) + f"{row['share']:>8.0%}")
     print()
-    timed = [] if options.quick else stages(1000)
-    for name, seconds in timed:
-        print(f"{name:34}{1e6 * seconds:>8.1f} us per market")
-    if options.json:
+    timed = [] if quick else stages(1000)
+    for name, spent in timed:
+        print(f"{name:34}{1e6 * spent:>8.1f} us per market")
+    if out is not None:
         write(
-            options.json,
+            out,
             {
                 "machine": about | {"multiply_adds": flops},
                 "rows": rows,
-                "stages": [{"stage": name, "seconds": seconds} for name, seconds in timed],
+                "stages": [{"stage": name, "seconds": spent} for name, spent in timed],
             },
         )
 
