@@ -1,7 +1,8 @@
 """How long a whole `diffgame audit` takes: the first run of all, and the runs after it.
 
 Tracing, lowering and XLA are what JAX reports of the process, added over its threads: while one
-traces, the other waits for the interpreter, and its waiting counts.
+traces, the other waits for the interpreter, and its waiting counts. So the last run, with an empty
+cache of its own, compiles one program after another.
 """
 
 import json
@@ -12,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from diffgame._stored_program import WORKERS
 
 from . import _harness
 
@@ -29,7 +32,9 @@ def _children() -> float:
 _COMMAND = """
 import collections, json, sys
 import jax
+from diffgame import _stored_program
 from diffgame._command import main
+_stored_program.WORKERS = int(sys.argv.pop(1))
 spent = collections.Counter()
 def add(name, seconds, **_):
     spent[name.rsplit("/", 1)[-1]] += seconds
@@ -46,13 +51,15 @@ _EVENTS = {
 }
 
 
-def _run(cache: Path, options: tuple[str, ...]) -> tuple[float, float, int, str, dict[str, float]]:
+def _run(
+    cache: Path, workers: int, options: tuple[str, ...]
+) -> tuple[float, float, int, str, dict[str, float]]:
     """Seconds, processor seconds, exit status, report, and what was spent on programs."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     begun, used = time.perf_counter(), _children()
     done = subprocess.run(
-        [sys.executable, "-c", _COMMAND, "audit", str(_MARKET), *options],
+        [sys.executable, "-c", _COMMAND, str(workers), "audit", str(_MARKET), *options],
         env=environment,
         capture_output=True,
         text=True,
@@ -76,15 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{'run':22}{'seconds':>9}{'processor':>11}{'exit':>6}", end="")
     print("".join(f"{name:>10}" for name in _EVENTS))
     reports, rows = set(), []
-    with tempfile.TemporaryDirectory() as cache:
-        for number in range(options.runs):
-            quick = _QUICK if options.quick else ()
-            seconds, used, status, report, spent = _run(Path(cache), quick)
-            name = "first, empty cache" if number == 0 else f"run {number + 1}"
+    quick = _QUICK if options.quick else ()
+    names = ["first, empty cache", *(f"run {number + 1}" for number in range(1, options.runs))]
+    names.append("first, one worker")
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as other:
+        for name in names:
+            folder, workers = (other, 1) if name == names[-1] else (cache, WORKERS)
+            seconds, used, status, report, spent = _run(Path(folder), workers, quick)
             print(f"{name:22}{seconds:9.1f}{used:11.1f}{status:6}", end="")
             print("".join(f"{own:10.1f}" for own in spent.values()), flush=True)
             reports.add((status, report))
-            rows.append({"run": number + 1, "seconds": seconds, "processor_seconds": used, **spent})
+            rows.append({"run": name, "seconds": seconds, "processor_seconds": used, **spent})
         size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
     print(
         f"cache: {size / 1e6:.0f} MB; reports are {'equal' if len(reports) == 1 else 'DIFFERENT'}"
