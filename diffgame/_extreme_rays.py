@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._lanes import over_lanes, take
+from ._lanes import in_parts, over_lanes, take
 from ._ties import infinitesimals
 
 # Where rows and rays are of size one, a row that a ray meets by less than this is met exactly.
@@ -231,7 +231,7 @@ def _gather(rays: Rays, most: int) -> Rays:
     )
 
 
-_find = over_lanes(rays_of_lanes, axis=-1, width=_WIDTH)
+_find = over_lanes(in_parts(rays_of_lanes, _WIDTH), axis=-1)
 
 
 def find_rays(within: Float[Array, "blocks inequalities states"]) -> Rays:

@@ -12,40 +12,45 @@ from jaxtyping import Array, Int, PyTree
 _WIDTH, _STEPS = 64, 8
 
 
-def _in_parts(function: Callable[..., PyTree], width: int, arguments: PyTree) -> PyTree:
-    lanes = jax.tree.leaves(arguments)[0].shape[-1]
-    parts = -(-lanes // width)
-    # The last part is filled up with the last lane, so that all have the shape for which the
-    # function was traced once, however often and wherever `jax.vmap` asks for it.
-    index = jnp.minimum(jnp.arange(parts * width), lanes - 1).reshape(parts, width)
+def in_parts(function: Callable[..., PyTree], width: int) -> Callable[..., PyTree]:
+    """A function of arrays whose last axis is one of lanes, called for `width` lanes at a time.
 
-    def one_part(own):
-        return function(*jax.tree.map(lambda leaf: leaf[..., own], arguments))
+    The last part is filled up with the last lane, so that all have the shape for which the function
+    was traced once, however often and wherever `jax.vmap` asks for it.
+    """
+    function = jax.jit(function)
 
-    if parts == 1:
-        return jax.tree.map(lambda leaf: leaf[..., :lanes], one_part(index[0]))
-    found = jax.lax.map(one_part, index)
+    def run(*arguments):
+        lanes = jax.tree.leaves(arguments)[0].shape[-1]
+        parts = -(-lanes // width)
+        index = jnp.minimum(jnp.arange(parts * width), lanes - 1).reshape(parts, width)
 
-    def join(leaf):
-        return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], parts * width)[..., :lanes]
+        def one_part(own):
+            return function(*jax.tree.map(lambda leaf: leaf[..., own], arguments))
 
-    return jax.tree.map(join, found)
+        if parts == 1:
+            return jax.tree.map(lambda leaf: leaf[..., :lanes], one_part(index[0]))
+        found = jax.lax.map(one_part, index)
+
+        def join(leaf):
+            return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], parts * width)[..., :lanes]
+
+        return jax.tree.map(join, found)
+
+    return run
 
 
-def over_lanes(
-    function: Callable[..., PyTree], *, axis: Literal[0, -1], width: int | None = None
-) -> Callable[..., PyTree]:
+def over_lanes(function: Callable[..., PyTree], *, axis: Literal[0, -1]) -> Callable[..., PyTree]:
     """A function of arrays with an axis of lanes, their first or last, as a function of one lane.
 
-    `jax.vmap` of the result adds lanes and calls `function` for all of them, or, where they are the
-    last axis, for `width` lanes at a time. What it closes over must not be batched.
+    `jax.vmap` of the result adds lanes and calls `function` for all of them. What it closes over
+    must not be batched.
     """
-    assert width is None or axis == -1
     function = jax.jit(function)
 
     @jax.custom_batching.custom_vmap
     def run(arguments):
-        return function(*arguments) if width is None else _in_parts(function, width, arguments)
+        return function(*arguments)
 
     @run.def_vmap
     def add_lanes(size, batched, arguments):

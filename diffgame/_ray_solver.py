@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ._extreme_rays import Rays, rays_of_lanes
-from ._lanes import over_lanes
+from ._lanes import in_parts, over_lanes
 from ._linear_program import Dual, LinearProgram, Primal
 from ._revised_simplex import EACH, ZERO, Start, find_slacks, least, minimise, what_is_left
 from ._simplex_columns import Columns, largest
@@ -137,7 +137,7 @@ def _solve_lanes(program: LinearProgram, rays: Rays | None):
     return (x, vertex.z[count:]), (_within(program, rays, rows), rows), vertex.pivots
 
 
-_solve = over_lanes(_solve_lanes, axis=-1, width=_LANES)
+_solve = over_lanes(in_parts(_solve_lanes, _LANES), axis=-1)
 
 
 def solve_by_rays(

@@ -246,9 +246,8 @@ class StoredFunction:
             _save(path, *found)
         return _Program(*found)
 
-    def _program(self, tree: Any, leaves: list[Any], start: Callable) -> Any:
+    def _program(self, key: str, tree: Any, leaves: list[Any], start: Callable) -> Any:
         assert _folder is not None
-        key = self._key(tree, leaves)
         if key not in self._programs or self._programs[key].cancelled():
             self._programs[key] = start(self._find, _folder, key, tree, leaves)
         return self._programs[key]
@@ -263,15 +262,16 @@ class StoredFunction:
         if _folder is None:
             return False
         leaves, tree = jax.tree.flatten((args, kwargs))
-        is_new = not self._path(_folder, self._key(tree, leaves)).exists()
-        self._program(tree, leaves, _background().submit)
+        key = self._key(tree, leaves)
+        is_new = not self._path(_folder, key).exists()
+        self._program(key, tree, leaves, _background().submit)
         return is_new
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         if _folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return self._jitted(*args, **kwargs)
-        program = self._program(tree, leaves, _at_once).result()
+        program = self._program(self._key(tree, leaves), tree, leaves, _at_once).result()
         arrays, _ = _flatten(leaves)
         return program(arrays)
 

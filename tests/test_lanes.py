@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffgame._lanes import advance_lanes, over_lanes, stream_lanes
+from diffgame._lanes import advance_lanes, in_parts, over_lanes, stream_lanes
 
 
 def steps_to_one(number: int) -> int:
@@ -93,7 +93,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_function_of_lanes_becomes_one_of_a_single_lane(layout):
     function, axis, width = LAYOUTS[layout]
-    one = over_lanes(function, axis=axis, width=width)
+    own = function if width is None else in_parts(function, width)
+    one = over_lanes(own, axis=axis)
     rng = np.random.default_rng(0)
     table, total = (
         jnp.asarray(rng.uniform(size=(3, 5, 2, 4))),
