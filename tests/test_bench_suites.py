@@ -253,7 +253,10 @@ def test_a_problem_of_the_literature_has_its_answer():
     assert JittedFunctions(PROBLEMS[0]).F(*right.values()) == 17
 
 
-def certify_bilevel(number: int) -> None:
+@pytest.mark.campaign
+@pytest.mark.parametrize("number", range(10))
+def test_solve_bilevel_is_certified(number):
+    """Random problems (0, 2, 4) and those of the literature."""
     suite = load_suite("bilevel")
     game = suite.draw(0, number)
     ours = fit(suite, game, answer(suite, "diffgame solve_bilevel (16 starts)", game))
@@ -265,15 +268,3 @@ def certify_bilevel(number: int) -> None:
     leader = functions_of(game).F
     values = [leader(found["offer"], found["choice"]) for found in (ours, theirs)]
     np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-5 * (1 + abs(values[0])))
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize("number", [0, 2, 4])
-def test_solve_bilevel_is_certified_on_random_problems(number):
-    certify_bilevel(number)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize("number", [1, 3, 5, 6, 7, 8, 9])
-def test_solve_bilevel_is_certified(number):
-    certify_bilevel(number)
