@@ -48,7 +48,7 @@ def verify(functions: JittedFunctions, x: np.ndarray, y: np.ndarray) -> Verified
     """Recompute F at (x, y), all constraints, and what the follower could gain, by SciPy."""
     rows = np.concatenate([functions.g(x, y), functions.G(x, y)])
     outside = [max(low - a, a - high) for (low, high), a in zip(functions.bounds, x, strict=True)]
-    violation = max(0.0, float(np.max(rows, initial=0.0)), *outside)
+    violation = float(np.max([0.0, *rows, *outside]))
     best = follow(functions, x, follower_starts(functions, y))
     gap = math.inf if best is None else float(functions.f(x, y) - functions.f(x, best))
     return Verified(float(functions.F(x, y)), gap, violation)

@@ -44,7 +44,7 @@ def regret(case: Case, game: dg.AbstractNashGame, x: np.ndarray, starts: int = 4
     """The most that an agent gains alone, by SciPy's SLSQP from its decision and random ones.
 
     Independent of the solvers compared: infinite if `x` violates a constraint or a bound by more
-    than FEASIBLE.
+    than FEASIBLE, or a number there is not finite.
     """
     optimize = require("scipy.optimize")
     payoffs, constraints = (jax.jit(function) for function in evaluate(case, game))
@@ -52,10 +52,10 @@ def regret(case: Case, game: dg.AbstractNashGame, x: np.ndarray, starts: int = 4
     row_slopes = jax.jit(jax.jacrev(constraints))
     lower, upper = case.unpack(case.start.lower), case.unpack(case.start.upper)
     above, apart = constraints(x)
-    worst = max([0.0, *np.asarray(above), *np.abs(apart), *(lower - x), *(x - upper)])
-    if not worst <= FEASIBLE:
-        return float("inf")
+    worst = np.max([0.0, *np.asarray(above), *np.abs(apart), *(lower - x), *(x - upper)])
     here, gain = np.asarray(payoffs(x)), 0.0
+    if not (worst <= FEASIBLE and np.all(np.isfinite(here))):
+        return float("inf")
     rng = np.random.default_rng(0)
     ends = np.cumsum(case.sizes)
     for agent, (size, end) in enumerate(zip(case.sizes, ends, strict=True)):
@@ -87,7 +87,7 @@ def regret(case: Case, game: dg.AbstractNashGame, x: np.ndarray, starts: int = 4
                 options={"ftol": 1e-14, "maxiter": 200},
             )
             above, apart = constraints(put(found.x))
-            if max([0.0, *np.asarray(above), *np.abs(apart)]) <= FEASIBLE:
+            if np.max([0.0, *np.asarray(above), *np.abs(apart)]) <= FEASIBLE:
                 gain = max(gain, float(-found.fun - here[agent]))
     return gain
 

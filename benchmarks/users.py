@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{computing:.1f} ns per user; the gradient adds one pullback for each of {FIRMS} firms")
     if chosen.json:
         write(chosen.json, about, rows)
-    worst = max(row["error"] for row in rows)
+    worst = float(np.max([row["error"] for row in rows]))
     if not worst <= _TOLERANCE:
         raise SystemExit(f"payoffs differ from NumPy's by {worst:.1e}, relatively")
 

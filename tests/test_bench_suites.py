@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from diffgame.bench import Budget, Suite, load_suite
+from diffgame.bench import Budget, Suite, _quadratic_agents, _suite_bilevel, load_suite
 from diffgame.bench._bilevel_functions import ExactFollower, JittedFunctions, QuadraticFunctions
 from diffgame.bench._bilevel_problems import PROBLEMS
 from diffgame.bench._bounds import curved, gain_bound, nonnegative_least_squares, within
@@ -268,3 +268,37 @@ def test_solve_bilevel_is_certified(number):
     leader = functions_of(game).F
     values = [leader(found["offer"], found["choice"]) for found in (ours, theirs)]
     np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-5 * (1 + abs(values[0])))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_a_leaders_value_that_is_not_finite_is_no_optimum(value, monkeypatch):
+    """Of a problem whose best value is known: a value below all is none either."""
+    suite = load_suite("bilevel")
+    game = suite.draw(0, 1)
+    right = {"offer": np.ones(1), "choice": np.zeros(1)}
+    assert suite.check(game, right).certified
+
+    spoiled = JittedFunctions(PROBLEMS[0])
+    monkeypatch.setattr(spoiled, "F", lambda x, y: value)
+    monkeypatch.setattr(_suite_bilevel, "functions_of", lambda game: spoiled)
+    verdict = suite.check(game, right)
+    assert not verdict.certified
+    assert verdict.status == "a value there is not finite"
+
+
+@pytest.mark.parametrize("field", ["gain", "violation", "residual"])
+@pytest.mark.parametrize("agent", [0, -1])
+def test_no_agent_passes_with_a_bound_that_is_no_number(agent, field, monkeypatch):
+    suite = load_suite("generalized_nash")
+    game = suite.draw(0, 0)
+    right = fit(suite, game, answer(suite, "diffgame Automatic", game))
+    assert suite.check(game, right).certified
+    plain = _quadratic_agents.examine_agents
+
+    def spoiled(agents, x):
+        bounds = plain(agents, x)
+        bounds[agent] = bounds[agent]._replace(**{field: np.nan})
+        return bounds
+
+    monkeypatch.setattr(_quadratic_agents, "examine_agents", spoiled)
+    assert not suite.check(game, right).certified

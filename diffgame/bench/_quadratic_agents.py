@@ -250,7 +250,9 @@ def judge_agents(game: Game, answer: Answer) -> Verdict:
     agents = state_agents(game)
     padding = np.delete(offers.ravel() - game["lower"].ravel(), agents.place)
     found = examine_agents(agents, offers.ravel()[agents.place])
-    violation = max(np.max(np.abs(padding), initial=0.0), *(bound.violation for bound in found))
+    # NumPy's maximum is NaN if anything is; Python's may pass it over.
+    violations = [np.max(np.abs(padding), initial=0.0), *(bound.violation for bound in found)]
+    violation = float(np.max(violations))
     gain = float(np.max([bound.gain for bound in found]))
     slope = float(np.max([bound.residual for bound in found]))
     slope /= agents.slope_scale(offers.ravel()[agents.place])

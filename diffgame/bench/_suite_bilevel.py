@@ -210,6 +210,8 @@ def check(game: Game, answer: Answer) -> Verdict:
 def _loss(game: Game, functions: BilevelFunctions, x: np.ndarray, y: np.ndarray) -> float:
     """How much better the leader could do, over 1 + |F|; 0 where it does better than known."""
     here, number = float(functions.F(x, y)), problem_number(game)
+    if not np.isfinite(here):
+        return np.inf
     if number is not None:
         problem = PROBLEMS[number]
         known = problem.best_known
@@ -226,7 +228,7 @@ def _loss(game: Game, functions: BilevelFunctions, x: np.ndarray, y: np.ndarray)
     gain = examine(payoff, x[None], lower[None], upper[None]).gain
     # The value at the answer itself: a choice beside the exact one is judged by what it brings.
     exact = -float(payoff(0, x[None])[0])
-    return max(gain, gain + here - exact, 0.0) / (1 + abs(exact))
+    return float(np.max([gain, gain + here - exact, 0.0])) / (1 + abs(exact))
 
 
 _SLSQP_NESTED = functools.partial(nested_end, method="SLSQP")
